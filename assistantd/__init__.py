@@ -1,0 +1,1 @@
+"""The daemon: protocol, server, scheduler, sessions, configuration."""

@@ -1,0 +1,429 @@
+"""The wire protocol assistant/1: every message, and the only place that touches frames or JSON.
+
+    client → daemon   [b"assistant/1", request_id, json]
+    daemon → client   [b"assistant/1", request_id, json]      one or more per request
+
+The daemon binds a ROUTER; a client connects a DEALER, or a REQ for one-shot scripts (a REQ puts
+an empty frame in front, and the daemon answers it with exactly one message). `request_id` is
+chosen by the client (1–64 bytes), echoed verbatim, and scopes streaming and cancellation. A body
+is a UTF-8 JSON object with a "type". The last message of a request has "done": true or an "error".
+
+This module knows nothing of sockets, and imports nothing of the daemon, so that clients may
+import it. docs/protocol.md describes the same contract for people.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+PROTOCOL = b"assistant/1"
+MAX_REQUEST_ID_BYTES = 64
+MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_SOCKET_PATH_BYTES = 103  # sun_path is 108 bytes on Linux, 104 on macOS
+SOCKET_NAME = "assistantd.sock"
+SYSTEM_SOCKET = Path("/run/assistantd") / SOCKET_NAME
+
+ErrorCode = Literal[
+    "bad_request",
+    "too_large",
+    "unauthorized",
+    "not_found",
+    "busy",
+    "deadline",
+    "over_budget",
+    "model_error",
+    "shutting_down",
+    "internal",
+]
+FinishReason = Literal["stop", "length", "cancelled", "deadline"]
+
+SessionId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+ModelName = Annotated[str, Meta(min_length=1, max_length=1024)]
+StopStrings = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)
+]
+Text = Annotated[str, Meta(max_length=MAX_BODY_BYTES)]
+
+
+class ProtocolError(Exception):
+    """A message that does not follow the protocol.
+
+    Attributes:
+        code: the error code to answer with.
+        request_id: the id to answer to, where the frames held one.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, request_id: bytes | None = None) -> None:
+        super().__init__(message)
+        self.code: ErrorCode = code
+        self.request_id = request_id
+
+
+# --- requests: client → daemon ---------------------------------------------------------------
+
+
+class Message(Struct, forbid_unknown_fields=True):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Text
+
+
+class _Request(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all requests; the tag field is "type"."""
+
+
+class _Sampling(_Request, kw_only=True):
+    """Fields that `chat` and `complete` share. None means the daemon's configured default."""
+
+    max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, Meta(ge=0.0, le=10.0)] | None = None
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    """0 keeps every token."""
+    min_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-10.0, le=10.0)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-10.0, le=10.0)] | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-1000.0, le=1000.0)]] | None = None
+    """Token id (as a JSON string) → amount added to its logit; at most 1,024 entries."""
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    stop: StopStrings = []
+    """The answer ends before the first of these; none of it is ever sent."""
+    format: Literal["text", "json"] | dict[str, Any] = "text"
+    """"json" for any JSON value, or a JSON schema as an object."""
+    deadline_ms: Annotated[int, Meta(ge=1, le=86_400_000)] | None = None
+    """From receipt. Before any text: error `deadline`; after: done with finish_reason deadline."""
+    stream: bool = True
+
+
+class Chat(_Sampling, tag="chat", kw_only=True):
+    """A turn of conversation: `text` (optionally in a `session`), or a whole list of `messages`."""
+
+    session: SessionId | None = None
+    """Created at first use. The daemon keeps its messages; without one nothing is kept."""
+    text: Text | None = None
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=10_000)] | None = None
+    system: Text | None = None
+
+
+class Complete(_Sampling, tag="complete", kw_only=True):
+    """Continue `prompt` as it stands, without a chat template."""
+
+    prompt: Text
+
+
+class Cancel(_Request, tag="cancel", kw_only=True):
+    """End another request of the same connection with finish_reason "cancelled"."""
+
+    target: Annotated[str, Meta(min_length=1, max_length=MAX_REQUEST_ID_BYTES)]
+
+
+class Sessions(_Request, tag="sessions", kw_only=True):
+    """Conversations kept by the daemon."""
+
+    op: Literal["list", "show", "rename", "delete"]
+    session: SessionId | None = None
+    title: Annotated[str, Meta(max_length=200)] | None = None
+    """The new title, with `rename`."""
+
+
+class Models(_Request, tag="models", kw_only=True):
+    """Model files on the daemon's disk, and the one in memory."""
+
+    op: Literal["list", "show", "pull", "remove", "load", "unload"]
+    name: ModelName | None = None
+    """A name from `list`; with `pull` also a URL or a Hugging Face ORG/REPO/FILE.gguf."""
+
+
+class Status(_Request, tag="status", kw_only=True):
+    """Version, model, uptime, queue, memory ledger, speed."""
+
+
+class Ping(_Request, tag="ping", kw_only=True):
+    """Is the daemon there, and is it ready?"""
+
+
+class Shutdown(_Request, tag="shutdown", kw_only=True):
+    """Stop the daemon as SIGTERM would."""
+
+
+Request = Chat | Complete | Cancel | Sessions | Models | Status | Ping | Shutdown
+
+
+# --- replies: daemon → client ----------------------------------------------------------------
+
+
+class Delta(Struct, tag="delta"):
+    """The next piece of an answer; never splits a UTF-8 character."""
+
+    text: str
+
+
+class Progress(Struct, tag="progress", omit_defaults=True):
+    """Something longer than a moment is under way."""
+
+    stage: Literal["queued", "download", "verify", "load", "prefill"]
+    message: str
+    completed: int | None = None
+    total: int | None = None
+    """`completed` of `total`: bytes for download, verify and load, tokens for prefill."""
+
+
+class Timings(Struct):
+    """What an answer took. Milliseconds count from the moment the daemon received the request."""
+
+    queued_ms: float
+    prefill_ms: float
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens whose keys and values were still in the cache, so were not computed again."""
+    first_token_ms: float
+    decode_ms: float
+    completion_tokens: int
+    tokens_per_second: float
+    """Of the decode phase."""
+
+
+class SessionInfo(Struct, omit_defaults=True):
+    """One conversation; `messages` only with `show`."""
+
+    id: str
+    title: str
+    created_at: float
+    """Unix time, seconds."""
+    updated_at: float
+    n_messages: int
+    messages: list["StoredMessage"] | None = None
+
+
+class StoredMessage(Struct, omit_defaults=True):
+    """A message as kept in a session."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    created_at: float
+    finish_reason: str | None = None
+    """Of an assistant message; null on a user message means it was answered or needs no answer."""
+    answered: bool = True
+    """False on a user message whose answer was lost (the daemon was killed, or it failed)."""
+
+
+class ModelInfo(Struct, omit_defaults=True):
+    """A model on disk. Fields below `size_bytes` need the file to be readable; `show` has all."""
+
+    name: str
+    size_bytes: int
+    loaded: bool = False
+    default: bool = False
+    path: str | None = None
+    source: str | None = None
+    sha256: str | None = None
+    architecture: str | None = None
+    parameters: int | None = None
+    quantization: str | None = None
+    context_length: int | None = None
+    n_layers: int | None = None
+    embedding_length: int | None = None
+    n_heads: int | None = None
+    n_kv_heads: int | None = None
+    vocab_size: int | None = None
+    tokenizer: str | None = None
+    chat_template: bool | None = None
+    license: str | None = None
+    memory_bytes: dict[str, int] | None = None
+    """What running it will need: weights, kv_cache, activations, runtime, total."""
+    problem: str | None = None
+    """Why this file cannot be used, if it cannot."""
+
+
+class QueueStatus(Struct):
+    """Requests in the daemon."""
+
+    active: int
+    waiting: int
+    capacity: int
+
+
+class StatusInfo(Struct, omit_defaults=True):
+    """The daemon at this moment."""
+
+    version: str
+    pid: int
+    uptime_s: float
+    state: Literal["starting", "loading", "ready", "no_model", "shutting_down"]
+    model: ModelInfo | None
+    queue: QueueStatus
+    memory: dict[str, int]
+    """Bytes: rss, rss_anonymous, peak_rss, weights, kv_used, kv_capacity."""
+    requests_served: int
+    tokens_generated: int
+    tokens_per_second: float | None
+    """Decode speed of the last finished answer."""
+    message: str = ""
+
+
+class Done(Struct, tag="done", omit_defaults=True, kw_only=True):
+    """The last message of a request that succeeded; which fields it has depends on the request."""
+
+    done: Literal[True] | UnsetType = UNSET  # always sent: see encode_reply
+    # chat, complete
+    text: str | None = None
+    finish_reason: FinishReason | None = None
+    session: SessionInfo | None = None  # chat with a session; sessions show, rename
+    model: ModelInfo | None = None  # models show, pull, load
+    timings: Timings | None = None
+    # sessions list, models list
+    sessions: list[SessionInfo] | None = None
+    models: list[ModelInfo] | None = None
+    # status, ping
+    status: StatusInfo | None = None
+    version: str | None = None
+    message: str | None = None
+
+
+class ErrorInfo(Struct, omit_defaults=True):
+    """`code` is for programs, `message` for people: it says what to do next."""
+
+    code: ErrorCode
+    message: str
+    retry_after_ms: int | None = None
+
+
+class Error(Struct, tag="error"):
+    """The last message of a request that failed."""
+
+    error: ErrorInfo
+
+
+Reply = Delta | Progress | Done | Error
+
+
+# --- codec -----------------------------------------------------------------------------------
+
+_request_decoder = msgspec.json.Decoder(Request)
+_reply_decoder = msgspec.json.Decoder(Reply)
+_encoder = msgspec.json.Encoder()
+
+
+def encode_request(request_id: bytes, request: Request) -> list[bytes]:
+    """Frames for a DEALER to send."""
+    return [PROTOCOL, request_id, _encoder.encode(request)]
+
+
+def decode_request(frames: list[bytes]) -> tuple[bytes, Request]:
+    """Check and decode what a client sent (without identity and empty delimiter).
+
+    Raises:
+        ProtocolError: with the code to answer, and the request id if there is one.
+    """
+    if len(frames) != 3:
+        raise ProtocolError(
+            "bad_request", f"a request has 3 frames (version, id, JSON), got {len(frames)}"
+        )
+    version, request_id, body = frames
+    if not 1 <= len(request_id) <= MAX_REQUEST_ID_BYTES:
+        raise ProtocolError(
+            "bad_request",
+            f"a request id has 1 to {MAX_REQUEST_ID_BYTES} bytes, got {len(request_id)}",
+        )
+    if version != PROTOCOL:
+        raise ProtocolError(
+            "bad_request",
+            f"this daemon speaks {PROTOCOL.decode()}, the request says {version[:32]!r}",
+            request_id,
+        )
+    if len(body) > MAX_BODY_BYTES:
+        raise ProtocolError(
+            "too_large", f"a body has at most {MAX_BODY_BYTES} bytes, got {len(body)}", request_id
+        )
+    try:
+        request = _request_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(
+            "bad_request", f"cannot read the request: {error}", request_id
+        ) from error
+    problem = _inconsistency(request)
+    if problem:
+        raise ProtocolError("bad_request", problem, request_id)
+    return request_id, request
+
+
+def _inconsistency(request: Request) -> str | None:
+    """Rules between fields, which the types alone do not say."""
+    if isinstance(request, Chat):
+        if (request.text is None) == (request.messages is None):
+            return "a chat has either `text` or `messages`"
+        if request.messages is not None and request.session is not None:
+            return (
+                "a chat with a `session` takes `text`; "
+                "`messages` is for callers that keep their own history"
+            )
+        if request.messages is not None and request.messages[-1].role != "user":
+            return "the last of `messages` must have role user"
+    if isinstance(request, Chat | Complete) and request.logit_bias is not None:
+        if len(request.logit_bias) > 1024:
+            return "`logit_bias` has at most 1,024 entries"
+        if not all(key.isascii() and key.isdigit() for key in request.logit_bias):
+            return "the keys of `logit_bias` are token ids"
+    if isinstance(request, Sessions) and request.op != "list" and request.session is None:
+        return f"sessions {request.op} needs a `session`"
+    if isinstance(request, Sessions) and request.op == "rename" and not request.title:
+        return "sessions rename needs a `title`"
+    if isinstance(request, Models) and request.op not in ("list", "unload") and not request.name:
+        return f"models {request.op} needs a `name`"
+    return None
+
+
+def encode_reply(request_id: bytes, reply: Reply) -> list[bytes]:
+    """Frames for the ROUTER to send (after identity and, for a REQ, the empty delimiter)."""
+    if isinstance(reply, Done):
+        reply.done = True
+    return [PROTOCOL, request_id, _encoder.encode(reply)]
+
+
+def decode_reply(frames: list[bytes]) -> tuple[bytes, Reply]:
+    """Decode what the daemon sent.
+
+    Raises:
+        ProtocolError: the frames are not an assistant/1 reply.
+    """
+    if len(frames) != 3 or frames[0] != PROTOCOL:
+        raise ProtocolError("bad_request", f"not an {PROTOCOL.decode()} reply: {frames[:1]!r}")
+    try:
+        return frames[1], _reply_decoder.decode(frames[2])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError("bad_request", f"cannot read the reply: {error}", frames[1]) from error
+
+
+def to_json(value: object) -> bytes:
+    """Any message of this module as one line of JSON, for `--json` and logs."""
+    return _encoder.encode(value)
+
+
+# --- where the daemon listens ----------------------------------------------------------------
+
+
+def runtime_dir() -> Path:
+    """The per-user folder for the socket: $XDG_RUNTIME_DIR, or a private one under /tmp."""
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given:
+        return Path(given)
+    if sys.platform != "darwin" and Path(f"/run/user/{os.getuid()}").is_dir():
+        return Path(f"/run/user/{os.getuid()}")
+    return Path(os.environ.get("TMPDIR", "/tmp")) / f"assistantd-{os.getuid()}"
+
+
+def default_endpoint() -> str:
+    """$ASSISTANTD_ENDPOINT, else the user daemon's socket, else the system's if it exists."""
+    given = os.environ.get("ASSISTANTD_ENDPOINT")
+    if given:
+        return given
+    user_socket = runtime_dir() / SOCKET_NAME
+    if not user_socket.exists() and SYSTEM_SOCKET.exists():
+        return f"ipc://{SYSTEM_SOCKET}"
+    return f"ipc://{user_socket}"

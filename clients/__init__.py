@@ -1,0 +1,1 @@
+"""Thin clients; each speaks only the protocol."""

@@ -1,0 +1,381 @@
+"""The token loop: many sequences, one forward pass at a time.
+
+    engine = Engine.load(path)
+    for text in engine.generate(engine.chat.encode(messages), SamplingParams()):
+        print(text, end="")
+
+`Engine.step` makes one pass over the weights for all sequences at once: the next token of each
+that decodes, and a chunk of the prompt of those that do not yet. It belongs to one thread.
+Sequences come and go between steps; a token's logits do not depend on its neighbours.
+"""
+
+import enum
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from engine.chat import ChatTemplate
+from engine.config import ModelConfig, read_config
+from engine.errors import EngineError, OutOfCacheError, PromptTooLongError
+from engine.gguf import GGUFFile, open_gguf
+from engine.grammar import Constraint
+from engine.info import (
+    DEFAULT_KV_TOKENS,
+    MAX_OUTPUTS,
+    MAX_ROWS,
+    EngineInfo,
+    engine_info,
+)
+from engine.jit import is_warm
+from engine.kernels import PAGE
+from engine.kv_cache import KVCache, SequenceCache
+from engine.model import Model
+from engine.sampler import Sampler, SamplingParams
+from engine.stops import StopMatcher
+from engine.threads import physical_cores
+from engine.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
+from engine.weights import Weights
+
+CHUNK_SECONDS = 0.1
+"""A pass should not take longer, so that cancelling and other sequences' tokens do not wait."""
+MIN_CHUNK = 16
+"""Prompt rows of a pass at least: fewer would waste the pass over the weights."""
+
+ProgressCallback = Callable[[str, int, int], None]
+
+
+class Phase(enum.Enum):
+    """Where a sequence is."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+    FINISHED = "finished"
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One prompt and its continuation."""
+
+    prompt_ids: list[int]
+    params: SamplingParams
+    max_tokens: int
+    sampler: Sampler
+    stops: StopMatcher
+    decoder: StreamDecoder
+    cache: SequenceCache
+    n_cached: int
+    """Prompt tokens that were not computed again."""
+    reserved_pages: int
+    phase: Phase = Phase.PREFILL
+    completion_ids: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    @property
+    def prefilled(self) -> int:
+        """Prompt tokens computed or found in the cache."""
+        return min(self.cache.length, len(self.prompt_ids))
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one step did for one sequence."""
+
+    sequence: Sequence
+    text: str
+    """New text; may be empty while a character or a stop string is incomplete."""
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length"] | None
+    prefilled: int
+    prefill_total: int
+
+
+class Engine:
+    """A model ready to answer. Not thread-safe: one thread loads, steps and closes it.
+
+    Attributes:
+        info: what the model is.
+        tokenizer, chat: its vocabulary and its chat template.
+        context_length: the most tokens a sequence can have, prompt and answer.
+        kv_tokens: capacity of the KV cache, in tokens, over all sequences.
+    """
+
+    def __init__(
+        self, file: GGUFFile, config: ModelConfig, model: Model, weights: Weights, kv_tokens: int
+    ) -> None:
+        self._file, self._config = file, config
+        self._model, self._weights = model, weights
+        self.info: EngineInfo = engine_info(file, config)
+        self.tokenizer: Tokenizer = load_tokenizer(file.metadata)
+        if self.tokenizer.vocab_size > config.vocab_size:
+            raise EngineError(
+                f"the tokenizer has {self.tokenizer.vocab_size} tokens, "
+                f"the embedding {config.vocab_size} rows"
+            )
+        self.chat = ChatTemplate.from_metadata(file.metadata, self.tokenizer)
+        self._cache = KVCache(config, kv_tokens)
+        self.kv_tokens = self._cache.n_pages * PAGE
+        self.context_length = min(config.max_context, self.kv_tokens)
+        self._sequences: list[Sequence] = []
+        self._seconds_per_row: float | None = None
+        self._next_prefill = 0  # which prefilling sequence is served first, in turn
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        n_threads: int | None = None,
+        kv_tokens: int = DEFAULT_KV_TOKENS,
+        progress: ProgressCallback | None = None,
+    ) -> "Engine":
+        """Map a GGUF and get ready to compute.
+
+        Args:
+            n_threads: worker threads; None for one per physical core.
+            kv_tokens: capacity of the KV cache over all sequences, in tokens.
+            progress: called with (message, completed, total).
+
+        Raises:
+            EngineError: the file is damaged or its model not supported.
+        """
+        report = progress or (lambda message, completed, total: None)
+        report("reading the model", 0, 3)
+        file = open_gguf(path)
+        try:
+            config = read_config(file)
+            kv_tokens = min(kv_tokens, 4 * config.max_context)
+            weights = Weights(file, config)
+            model = Model(
+                config,
+                weights,
+                max_rows=MAX_ROWS,
+                max_outputs=MAX_OUTPUTS,
+                max_context=min(config.max_context, kv_tokens + PAGE),
+                n_threads=n_threads or physical_cores(),
+            )
+            try:
+                report("reading the vocabulary", 1, 3)
+                engine = cls(file, config, model, weights, kv_tokens)
+                report(
+                    "loading the kernels"
+                    if is_warm()
+                    else "compiling the kernels for this processor (once, about a minute)",
+                    2,
+                    3,
+                )
+                engine._warm_up()
+            except BaseException:
+                model.close()
+                raise
+        except BaseException:
+            file.close()
+            raise
+        report("ready", 3, 3)
+        return engine
+
+    def _warm_up(self) -> None:
+        """Compute one token, so that the first request does not pay for compiling and mapping."""
+        sequence = self._cache.open([0])
+        sequence.reserve(1)
+        self._model.forward(
+            np.zeros(1, np.int32),
+            np.zeros(1, np.int32),
+            sequence.page_table[None],
+            np.zeros(1, np.int32),
+            self._cache.pool,
+        )
+        sequence.close()
+
+    # --- sequences ---------------------------------------------------------------------------
+
+    def has_room(self, n_prompt_tokens: int, max_tokens: int | None = None) -> bool:
+        """Whether a sequence of this size could be started now.
+
+        The KV cache it may come to need is set aside for it, so that a sequence once started
+        never runs out.
+        """
+        if len(self._sequences) >= MAX_OUTPUTS:
+            return False
+        needed = self._pages_for(n_prompt_tokens, max_tokens)
+        return needed <= self._cache.n_pages - sum(s.reserved_pages for s in self._sequences)
+
+    def _pages_for(self, n_prompt_tokens: int, max_tokens: int | None) -> int:
+        n_tokens = n_prompt_tokens + self._limit(n_prompt_tokens, max_tokens)
+        return -(-n_tokens // PAGE) + 1  # one more: a page may be copied before it is diverged from
+
+    def _limit(self, n_prompt_tokens: int, max_tokens: int | None) -> int:
+        room = self.context_length - n_prompt_tokens
+        return room if max_tokens is None else min(room, max_tokens)
+
+    def start(self, prompt_ids: list[int], params: SamplingParams) -> Sequence:
+        """Add a sequence; the following steps compute it.
+
+        Raises:
+            PromptTooLongError: no room for the prompt and one more token in the context.
+            OutOfCacheError: has_room said no.
+            GrammarError: params.grammar is not a usable schema.
+            EngineError: a token id is outside the vocabulary.
+        """
+        if len(prompt_ids) >= self.context_length:
+            raise PromptTooLongError(len(prompt_ids), self.context_length - 1)
+        if not prompt_ids:
+            raise EngineError("the prompt is empty; give at least one token")
+        if not all(0 <= token < self._config.vocab_size for token in prompt_ids):
+            raise EngineError("a token id of the prompt is outside the vocabulary")
+        if not self.has_room(len(prompt_ids), params.max_tokens):
+            raise OutOfCacheError("the KV cache has no room for this prompt now")
+        constraint = Constraint(self.tokenizer, params.grammar) if params.grammar else None
+        sampler = Sampler(params, self._config.vocab_size, prompt_ids, constraint)
+        cache = self._cache.open(prompt_ids)
+        sequence = Sequence(
+            prompt_ids=prompt_ids,
+            params=params,
+            max_tokens=self._limit(len(prompt_ids), params.max_tokens),
+            sampler=sampler,
+            stops=StopMatcher(params.stop),
+            decoder=self.tokenizer.stream(prompt_ids),
+            cache=cache,
+            n_cached=cache.length,
+            reserved_pages=self._pages_for(len(prompt_ids), params.max_tokens),
+        )
+        self._sequences.append(sequence)
+        return sequence
+
+    def finish(self, sequence: Sequence, reason: str) -> str:
+        """End a sequence, at any time; its tokens stay as a cache. Returns text held back."""
+        if sequence.phase is Phase.FINISHED:
+            return ""
+        sequence.phase = Phase.FINISHED
+        sequence.finish_reason = reason
+        self._sequences.remove(sequence)
+        sequence.cache.close()
+        return sequence.stops.push(sequence.decoder.flush())[0] + sequence.stops.flush()
+
+    @property
+    def n_active(self) -> int:
+        """Sequences started and not finished."""
+        return len(self._sequences)
+
+    # --- one pass ----------------------------------------------------------------------------
+
+    def step(self) -> list[StepOutput]:
+        """One forward pass over all sequences; one StepOutput for each that took part."""
+        rows = self._plan()
+        if not rows:
+            return []
+        tokens: list[int] = []
+        positions: list[int] = []
+        tables: list[np.ndarray] = []
+        outputs: list[int] = []
+        for sequence, new in rows:
+            sequence.cache.reserve(sequence.cache.length + len(new))
+            positions.extend(range(sequence.cache.length, sequence.cache.length + len(new)))
+            tokens.extend(new)
+            tables.extend([sequence.cache.page_table] * len(new))
+            if sequence.cache.length + len(new) >= len(sequence.prompt_ids):
+                outputs.append(len(tokens) - 1)
+        started = time.perf_counter()
+        logits = self._model.forward(
+            np.array(tokens, np.int32),
+            np.array(positions, np.int32),
+            np.stack(tables),
+            np.array(outputs, np.int32),
+            self._cache.pool,
+        )
+        self._learn_speed(len(tokens), time.perf_counter() - started)
+        results = []
+        next_logits = iter(logits)
+        for sequence, new in rows:
+            sequence.cache.extend(new)
+            if sequence.cache.length >= len(sequence.prompt_ids):
+                results.append(self._advance(sequence, next(next_logits)))
+            else:
+                results.append(_output(sequence, "", ()))
+        return results
+
+    def _plan(self) -> list[tuple[Sequence, list[int]]]:
+        """The rows of the next pass: a token of each that decodes, then prompt chunks in turn."""
+        decoding = [s for s in self._sequences if s.phase is Phase.DECODE]
+        rows = [(s, [s.completion_ids[-1]]) for s in decoding]
+        prefilling = [s for s in self._sequences if s.phase is Phase.PREFILL]
+        room = self._chunk_rows() - len(rows)
+        if prefilling:
+            self._next_prefill = (self._next_prefill + 1) % len(prefilling)
+            for sequence in prefilling[self._next_prefill :] + prefilling[: self._next_prefill]:
+                if room <= 0:
+                    break
+                chunk = sequence.prompt_ids[sequence.cache.length :][:room]
+                rows.append((sequence, chunk))
+                room -= len(chunk)
+        return rows
+
+    def _chunk_rows(self) -> int:
+        if self._seconds_per_row is None:
+            return MAX_ROWS
+        return max(MIN_CHUNK, min(MAX_ROWS, int(CHUNK_SECONDS / self._seconds_per_row)))
+
+    def _learn_speed(self, n_rows: int, seconds: float) -> None:
+        if n_rows >= MIN_CHUNK:
+            per_row = seconds / n_rows
+            before = self._seconds_per_row or per_row
+            self._seconds_per_row = 0.7 * before + 0.3 * per_row
+
+    def _advance(self, sequence: Sequence, logits: np.ndarray) -> StepOutput:
+        """Choose the next token and see what it means for the text."""
+        sequence.phase = Phase.DECODE
+        token = sequence.sampler.sample(logits)
+        sequence.sampler.accepted(token)
+        sequence.completion_ids.append(token)
+        if token in self.tokenizer.eog_ids and not sequence.params.ignore_eos:
+            return _output(sequence, self.finish(sequence, "stop"), (token,), "stop")
+        text, stopped = sequence.stops.push(sequence.decoder.push(token))
+        if stopped:
+            self.finish(sequence, "stop")
+            return _output(sequence, text, (token,), "stop")
+        if len(sequence.completion_ids) >= sequence.max_tokens:
+            return _output(sequence, text + self.finish(sequence, "length"), (token,), "length")
+        return _output(sequence, text, (token,))
+
+    def generate(self, prompt_ids: list[int], params: SamplingParams) -> Iterator[str]:
+        """Text of one sequence, piece by piece; for use without a daemon."""
+        sequence = self.start(prompt_ids, params)
+        try:
+            while sequence.phase is not Phase.FINISHED:
+                for output in self.step():
+                    if output.sequence is sequence and output.text:
+                        yield output.text
+        finally:
+            self.finish(sequence, "cancelled")
+
+    # --- memory ------------------------------------------------------------------------------
+
+    def memory(self) -> dict[str, int]:
+        """Bytes by owner: weights (mapped), kv_used, kv_capacity, activations."""
+        return {
+            "weights": self._weights.n_bytes,
+            "kv_used": self._cache.pages_used * self._cache.page_bytes,
+            "kv_capacity": self._cache.n_pages * self._cache.page_bytes,
+            "activations": self._model.buffer_bytes,
+        }
+
+    def close(self) -> None:
+        """End the worker threads and unmap the model."""
+        for sequence in list(self._sequences):
+            self.finish(sequence, "cancelled")
+        self._model.close()
+        self._file.close()
+
+
+def _output(
+    sequence: Sequence,
+    text: str,
+    token_ids: tuple[int, ...],
+    finish_reason: Literal["stop", "length"] | None = None,
+) -> StepOutput:
+    return StepOutput(
+        sequence, text, token_ids, finish_reason, sequence.prefilled, len(sequence.prompt_ids)
+    )

@@ -1,0 +1,299 @@
+"""Open a GGUF file by mmap, check everything in it before use, and give typed views.
+
+Owns: the container format. Leaves to others: what the metadata means (model.py, tokenizer), and
+where a tensor's bytes live at run time (weights.py).
+
+Layout, all little-endian (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md):
+
+    magic "GGUF":4  version:u32  n_tensors:u64  n_metadata:u64
+    n_metadata ×  key:string  type:u32  value
+    n_tensors  ×  name:string  n_dims:u32  dims:u64 × n_dims  type:u32  offset:u64
+    padding to general.alignment, then the tensors' data; offsets count from there
+
+A string is a u64 length and UTF-8 bytes; an array is type:u32, count:u64, values. The first
+dimension is the contiguous one, so `dims` is the reverse of a numpy shape.
+"""
+
+import contextlib
+import mmap
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import ModelFormatError, UnsupportedModelError
+from engine.formats import TensorType
+
+MAGIC = b"GGUF"
+SUPPORTED_VERSIONS = (2, 3)
+DEFAULT_ALIGNMENT = 32
+MAX_ALIGNMENT = 1 << 20
+MAX_METADATA = 1 << 16
+MAX_TENSORS = 1 << 16
+MAX_DIMS = 4
+MAX_KEY_BYTES = 65_535  # the format's own limit
+MAX_NAME_BYTES = 64  # the format's own limit
+MAX_STRING_BYTES = 1 << 24
+MAX_ARRAY_ITEMS = 1 << 24
+
+_STRING, _ARRAY, _BOOL = 8, 9, 7
+# value type → (struct code, numpy dtype)
+_SCALARS: dict[int, tuple[str, str]] = {
+    0: ("<B", "u1"),
+    1: ("<b", "i1"),
+    2: ("<H", "<u2"),
+    3: ("<h", "<i2"),
+    4: ("<I", "<u4"),
+    5: ("<i", "<i4"),
+    6: ("<f", "<f4"),
+    7: ("<B", "u1"),
+    10: ("<Q", "<u8"),
+    11: ("<q", "<i8"),
+    12: ("<d", "<f8"),
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies in the file."""
+
+    name: str
+    type: TensorType
+    shape: tuple[int, ...]
+    """As numpy has it: the contiguous dimension last."""
+    offset: int
+    """Bytes from the start of the file."""
+    n_bytes: int
+
+    @property
+    def n_rows(self) -> int:
+        """All dimensions but the contiguous one, multiplied."""
+        return int(np.prod(self.shape[:-1], dtype=np.int64))
+
+    @property
+    def n_cols(self) -> int:
+        """Elements in a row."""
+        return self.shape[-1]
+
+
+class GGUFFile:
+    """A GGUF whose structure has been checked; use as a context manager, or `close` it.
+
+    Attributes:
+        metadata: key → int, float, bool, str, list[str], or a numpy array for arrays of numbers.
+        tensors: name → Tensor.
+        data: the whole file, u8 (size,), mapped read-only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self.size = os.fstat(file.fileno()).st_size
+                if self.size < 24:
+                    raise ModelFormatError(
+                        f"{path} is not a GGUF model: it has {self.size} bytes, a header needs 24"
+                    )
+                self.map = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
+        except OSError as error:
+            raise ModelFormatError(f"cannot open {path}: {error.strerror or error}") from error
+        self.data: npt.NDArray[np.uint8] = np.frombuffer(self.map, np.uint8)
+        reader = _Reader(path, self.map)
+        self.version, self.metadata, self.tensors = reader.read()
+
+    def tensor_bytes(self, name: str) -> npt.NDArray[np.uint8]:
+        """A tensor's raw bytes, u8 (n_bytes,), a view of the map."""
+        tensor = self.tensors[name]
+        return self.data[tensor.offset : tensor.offset + tensor.n_bytes]
+
+    def close(self) -> None:
+        """Unmap the file. Views handed out earlier keep it mapped until they are gone."""
+        self.data = np.empty(0, np.uint8)
+        # BufferError: somebody still holds a view; the map goes with the last of them
+        with contextlib.suppress(BufferError):
+            self.map.close()
+
+    def __enter__(self) -> "GGUFFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_gguf(path: Path | str) -> GGUFFile:
+    """Open and check a GGUF file.
+
+    Raises:
+        ModelFormatError: damaged, truncated or hostile; the message names the place and value.
+        UnsupportedModelError: sound, but big-endian, of another version, or with a tensor type
+            that the engine does not know.
+    """
+    return GGUFFile(Path(path))
+
+
+class _Reader:
+    """A cursor over the header that refuses to leave the file."""
+
+    def __init__(self, path: Path, buffer: mmap.mmap) -> None:
+        self.path = path
+        self.buffer = buffer
+        self.size = len(buffer)
+        self.pos = 0
+
+    def bad(self, what: str) -> ModelFormatError:
+        return ModelFormatError(f"{self.path.name} is damaged: {what} (at byte {self.pos})")
+
+    def take(self, n_bytes: int, what: str) -> bytes:
+        if n_bytes > self.size - self.pos:
+            raise self.bad(
+                f"{what} needs {n_bytes} bytes, the file has {self.size - self.pos} left"
+            )
+        raw = self.buffer[self.pos : self.pos + n_bytes]
+        self.pos += n_bytes
+        return raw
+
+    def u32(self, what: str) -> int:
+        return int(struct.unpack("<I", self.take(4, what))[0])
+
+    def u64(self, what: str) -> int:
+        return int(struct.unpack("<Q", self.take(8, what))[0])
+
+    def count(self, limit: int, what: str) -> int:
+        value = self.u64(what)
+        if value > limit:
+            raise self.bad(f"{what} is {value}, at most {limit} is allowed")
+        return value
+
+    def string(self, limit: int, what: str) -> str:
+        length = self.count(limit, f"length of {what}")
+        raw = self.take(length, what)
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self.bad(f"{what} is not UTF-8") from error
+
+    def value(self, kind: int, key: str) -> Any:
+        if kind == _STRING:
+            return self.string(MAX_STRING_BYTES, f"value of {key}")
+        if kind == _ARRAY:
+            return self.array(key)
+        if kind not in _SCALARS:
+            raise self.bad(f"{key} has value type {kind}, which does not exist")
+        code, _ = _SCALARS[kind]
+        (value,) = struct.unpack(code, self.take(struct.calcsize(code), f"value of {key}"))
+        return bool(value) if kind == _BOOL else value
+
+    def array(self, key: str) -> Any:
+        kind = self.u32(f"item type of {key}")
+        n_items = self.count(MAX_ARRAY_ITEMS, f"items of {key}")
+        if kind == _STRING:
+            # every string takes 8 bytes at least: refuse before building a list of them
+            if n_items * 8 > self.size - self.pos:
+                raise self.bad(f"{key} says it has {n_items} strings, the file is too short")
+            return [self.string(MAX_STRING_BYTES, f"item of {key}") for _ in range(n_items)]
+        if kind == _ARRAY:
+            raise self.bad(f"{key} is an array of arrays")
+        if kind not in _SCALARS:
+            raise self.bad(f"{key} has item type {kind}, which does not exist")
+        dtype = np.dtype(_SCALARS[kind][1])
+        raw = self.take(n_items * dtype.itemsize, f"items of {key}")
+        values = np.frombuffer(raw, dtype)
+        return values.astype(bool) if kind == _BOOL else values
+
+    def read(self) -> tuple[int, Mapping[str, Any], Mapping[str, Tensor]]:
+        magic = self.take(4, "magic")
+        if magic != MAGIC:
+            raise ModelFormatError(
+                f"{self.path.name} is not a GGUF model: it starts with {magic!r}, not {MAGIC!r}"
+            )
+        version = self.u32("version")
+        if version not in SUPPORTED_VERSIONS:
+            swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
+            note = "it is big-endian" if swapped in SUPPORTED_VERSIONS else f"version {version}"
+            raise UnsupportedModelError(
+                f"{self.path.name}: {note}; little-endian GGUF versions 2 and 3 are supported"
+            )
+        n_tensors = self.count(MAX_TENSORS, "number of tensors")
+        n_metadata = self.count(MAX_METADATA, "number of metadata entries")
+        metadata: dict[str, Any] = {}
+        for _ in range(n_metadata):
+            key = self.string(MAX_KEY_BYTES, "a metadata key")
+            if key in metadata:
+                raise self.bad(f"the key {key!r} occurs twice")
+            metadata[key] = self.value(self.u32(f"type of {key}"), key)
+
+        alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+        if (
+            not isinstance(alignment, int)
+            or not 8 <= alignment <= MAX_ALIGNMENT
+            or alignment & (alignment - 1)
+        ):
+            raise self.bad(f"general.alignment is {alignment!r}, not a power of two from 8")
+        entries = [self.tensor_entry() for _ in range(n_tensors)]
+        data_start = -(-self.pos // alignment) * alignment
+        return version, metadata, self.place(entries, data_start, alignment)
+
+    def tensor_entry(self) -> tuple[str, TensorType, tuple[int, ...], int, int]:
+        name = self.string(MAX_NAME_BYTES, "a tensor's name")
+        n_dims = self.u32(f"dimensions of {name}")
+        if not 1 <= n_dims <= MAX_DIMS:
+            raise self.bad(f"{name} has {n_dims} dimensions, 1 to {MAX_DIMS} are allowed")
+        dims = [self.u64(f"a dimension of {name}") for _ in range(n_dims)]
+        n_elements = 1
+        for dim in dims:
+            n_elements *= dim
+            # no type takes less than 2 bits an element: a cheap bound before any arithmetic
+            if dim == 0 or n_elements > 4 * self.size:
+                raise self.bad(f"{name} has the shape {dims[::-1]}, which cannot be in this file")
+        code = self.u32(f"type of {name}")
+        offset = self.u64(f"offset of {name}")
+        try:
+            tensor_type = TensorType(code)
+        except ValueError as error:
+            raise UnsupportedModelError(
+                f"{self.path.name}: {name} has the tensor type {code}; supported are "
+                + ", ".join(t.name for t in TensorType)
+            ) from error
+        if dims[0] % tensor_type.block_size:
+            raise self.bad(
+                f"{name} has rows of {dims[0]}, {tensor_type.name} needs a multiple "
+                f"of {tensor_type.block_size}"
+            )
+        n_bytes = n_elements // tensor_type.block_size * tensor_type.block_bytes
+        return name, tensor_type, tuple(reversed(dims)), offset, n_bytes
+
+    def place(
+        self,
+        entries: list[tuple[str, TensorType, tuple[int, ...], int, int]],
+        data_start: int,
+        alignment: int,
+    ) -> Mapping[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name, tensor_type, shape, offset, n_bytes in entries:
+            if name in tensors:
+                raise self.bad(f"the tensor {name!r} occurs twice")
+            if offset % alignment:
+                raise self.bad(f"{name} lies at {offset}, which is not aligned to {alignment}")
+            if data_start + offset + n_bytes > self.size:
+                raise self.bad(
+                    f"{name} ends at byte {data_start + offset + n_bytes}, the file has "
+                    f"{self.size}; it may have been cut off: fetch it again"
+                )
+            tensors[name] = Tensor(name, tensor_type, shape, data_start + offset, n_bytes)
+        end, previous = 0, ""
+        for tensor in sorted(tensors.values(), key=lambda t: t.offset):
+            if tensor.offset < end:
+                raise self.bad(f"{tensor.name} overlaps {previous}")
+            end, previous = tensor.offset + tensor.n_bytes, tensor.name
+        return tensors

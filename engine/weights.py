@@ -1,0 +1,111 @@
+"""Where each tensor lives, as records that kernels can read: address, type, shape.
+
+Weights are used in place through the map of the file; nothing is dequantized or copied but the
+vectors (norms and biases), which are kept as float32. The GGUFFile must outlive the Weights.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.config import ModelConfig, layer_matrices
+from engine.formats import TensorType
+from engine.gguf import GGUFFile, Tensor
+
+MATRIX = np.dtype(
+    [
+        ("address", np.int64),  # of the first row
+        ("kind", np.int64),  # a TensorType
+        ("n_rows", np.int64),
+        ("n_cols", np.int64),
+        ("row_bytes", np.int64),
+        ("bias", np.int64),  # address of (n_rows,) f32, or 0
+    ]
+)
+LAYER = np.dtype(
+    [
+        (name, MATRIX)
+        for name in (
+            "attn_q",
+            "attn_k",
+            "attn_v",
+            "attn_output",
+            "ffn_gate",
+            "ffn_up",
+            "ffn_down",
+        )
+    ]
+)
+
+WeightViews = namedtuple("WeightViews", "token_embd layers attn_norm ffn_norm output_norm output")
+"""What the kernels see.
+
+token_embd, output    (1,) MATRIX; the same where the output is tied to the embedding
+layers                (n_layers,) LAYER
+attn_norm, ffn_norm   (n_layers, dim) f32
+output_norm           (dim,) f32
+"""
+
+
+def read_vector(file: GGUFFile, name: str) -> npt.NDArray[np.float32]:
+    """A tensor of a float type as f32, copied."""
+    tensor, raw = file.tensors[name], file.tensor_bytes(name)
+    if tensor.type == TensorType.F32:
+        return raw.view(np.float32).copy()
+    if tensor.type == TensorType.F16:
+        return raw.view(np.float16).astype(np.float32)
+    return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)  # BF16
+
+
+class Weights:
+    """The weights of a model, in place.
+
+    Attributes:
+        views: what the kernels read.
+        n_bytes: bytes of all tensors used.
+    """
+
+    def __init__(self, file: GGUFFile, config: ModelConfig) -> None:
+        self._file = file
+        self._base = file.data.ctypes.data
+        self._biases: list[npt.NDArray[np.float32]] = []  # kept alive for their addresses
+        layers = np.zeros(config.n_layers, LAYER)
+        for i in range(config.n_layers):
+            for name in layer_matrices(config):
+                layers[i][name] = self._matrix(f"blk.{i}.{name}")
+        token_embd = np.array([self._matrix("token_embd")], MATRIX)
+        tied = "output.weight" not in file.tensors
+        norms = {
+            name: np.stack(
+                [read_vector(file, f"blk.{i}.{name}.weight") for i in range(len(layers))]
+            )
+            for name in ("attn_norm", "ffn_norm")
+        }
+        self.views = WeightViews(
+            token_embd=token_embd,
+            layers=layers,
+            attn_norm=norms["attn_norm"],
+            ffn_norm=norms["ffn_norm"],
+            output_norm=read_vector(file, "output_norm.weight"),
+            output=token_embd if tied else np.array([self._matrix("output")], MATRIX),
+        )
+        self.rope_factors = (
+            read_vector(file, "rope_freqs.weight") if "rope_freqs.weight" in file.tensors else None
+        )
+        self.n_bytes = sum(tensor.n_bytes for tensor in file.tensors.values())
+
+    def _matrix(self, name: str) -> tuple[int, ...]:
+        tensor: Tensor = self._file.tensors[f"{name}.weight"]
+        bias = 0
+        if f"{name}.bias" in self._file.tensors:
+            self._biases.append(read_vector(self._file, f"{name}.bias"))
+            bias = self._biases[-1].ctypes.data
+        return (
+            self._base + tensor.offset,
+            int(tensor.type),
+            tensor.n_rows,
+            tensor.n_cols,
+            tensor.n_bytes // tensor.n_rows,
+            bias,
+        )

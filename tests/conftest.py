@@ -1,0 +1,29 @@
+"""Fixtures that every part of the suite shares: the real model, and a home of one's own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The embedded default model: $ASSISTANTD_TEST_MODEL, or pulled once into .model-cache/."""
+    given = os.environ.get("ASSISTANTD_TEST_MODEL")
+    if given:
+        return Path(given)
+    from assistantd.models import DEFAULT_MODEL, ModelStore
+
+    store = ModelStore(REPOSITORY / ".model-cache")
+    if not any(model.name == DEFAULT_MODEL for model in store.list()):
+        store.pull(DEFAULT_MODEL, progress=lambda progress: None, cancelled=lambda: False)
+    return store.resolve(DEFAULT_MODEL)
+
+
+@pytest.fixture(autouse=True)
+def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's configuration, data or state."""
+    for variable in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
