@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from engine import simd as v
 from engine.config import ModelConfig, rope_frequencies
-from engine.jit import inline, kernel
+from engine.jit import inline, kernel, routine
 from engine.kernels import quantize
 from engine.kernels.attention import attend
 from engine.kernels.matmul import TILE_ROWS, matmul, scratch_bytes
+from engine.kernels.matvec import ADD, OVERWRITE
 from engine.kernels.norm_rope import rms_norm, rope, silu_multiply, store_f16_row
 from engine.kernels.quantize import quantize_row
 from engine.kernels.unpack import dequantize_row_of
@@ -66,11 +67,11 @@ def share(n, unit, thread, n_threads):
     return min(first, n), min(last, n)
 
 
-@inline
-def project(thread, n_threads, matrix, act, n_rows, out, add, state):
+@routine
+def project(thread, n_threads, matrix, act, n_rows, out, mode, state):
     """out (+)= act · Wᵀ + bias: this thread's share of the matrix's rows, for n_rows vectors."""
     first, last = share(matrix.n_rows, TILE_ROWS, thread, n_threads)
-    matmul(matrix, act, n_rows, out, first, last, add, state.scratch[thread].ctypes.data)
+    matmul(matrix, act, n_rows, out, first, last, mode, state.scratch[thread].ctypes.data)
     if matrix.bias != 0:
         for t in range(n_rows):
             for r in range(first, last):
@@ -97,16 +98,14 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool):
     barrier(sync, n_threads)
 
     for i in range(shape.n_layers):
-        layer = weights.layers[i]
-
         # attention: norm, then queries, keys and values from the same quantized input
         for t in range(thread, n_rows, n_threads):
             rms_norm(x[t], weights.attn_norm[i], shape.norm_eps, normed.x[t])
             quantize_row(normed, t)
         barrier(sync, n_threads)
-        project(thread, n_threads, layer.attn_q, normed, n_rows, state.q, False, state)
-        project(thread, n_threads, layer.attn_k, normed, n_rows, state.k, False, state)
-        project(thread, n_threads, layer.attn_v, normed, n_rows, state.v, False, state)
+        project(thread, n_threads, weights.attn_q[i], normed, n_rows, state.q, OVERWRITE, state)
+        project(thread, n_threads, weights.attn_k[i], normed, n_rows, state.k, OVERWRITE, state)
+        project(thread, n_threads, weights.attn_v[i], normed, n_rows, state.v, OVERWRITE, state)
         barrier(sync, n_threads)
 
         # rotate by position; keys and values go to the cache
@@ -143,7 +142,7 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool):
         for t in range(thread, n_rows, n_threads):
             quantize_row(state.attended, t)
         barrier(sync, n_threads)
-        project(thread, n_threads, layer.attn_output, state.attended, n_rows, x, True, state)
+        project(thread, n_threads, weights.attn_output[i], state.attended, n_rows, x, ADD, state)
         barrier(sync, n_threads)
 
         # feed-forward: down(silu(gate) · up); a thread finishes its own rows of gate and up
@@ -151,9 +150,11 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool):
             rms_norm(x[t], weights.ffn_norm[i], shape.norm_eps, normed.x[t])
             quantize_row(normed, t)
         barrier(sync, n_threads)
-        project(thread, n_threads, layer.ffn_gate, normed, n_rows, state.gate, False, state)
+        project(
+            thread, n_threads, weights.ffn_gate[i], normed, n_rows, state.gate, OVERWRITE, state
+        )
         first, last = project(
-            thread, n_threads, layer.ffn_up, normed, n_rows, state.up, False, state
+            thread, n_threads, weights.ffn_up[i], normed, n_rows, state.up, OVERWRITE, state
         )
         for t in range(n_rows):
             silu_multiply(
@@ -163,7 +164,7 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool):
         for t in range(thread, n_rows, n_threads):
             quantize_row(state.hidden, t)
         barrier(sync, n_threads)
-        project(thread, n_threads, layer.ffn_down, state.hidden, n_rows, x, True, state)
+        project(thread, n_threads, weights.ffn_down[i], state.hidden, n_rows, x, ADD, state)
         barrier(sync, n_threads)
 
     # logits, only of the rows that are asked for
@@ -173,7 +174,9 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool):
         rms_norm(x[row], weights.output_norm, shape.norm_eps, state.last.x[o])
         quantize_row(state.last, o)
     barrier(sync, n_threads)
-    project(thread, n_threads, weights.output[0], state.last, n_outputs, state.logits, False, state)
+    project(
+        thread, n_threads, weights.output[0], state.last, n_outputs, state.logits, OVERWRITE, state
+    )
     barrier(sync, n_threads)
 
 

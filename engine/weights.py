@@ -23,26 +23,16 @@ MATRIX = np.dtype(
         ("bias", np.int64),  # address of (n_rows,) f32, or 0
     ]
 )
-LAYER = np.dtype(
-    [
-        (name, MATRIX)
-        for name in (
-            "attn_q",
-            "attn_k",
-            "attn_v",
-            "attn_output",
-            "ffn_gate",
-            "ffn_up",
-            "ffn_down",
-        )
-    ]
-)
 
-WeightViews = namedtuple("WeightViews", "token_embd layers attn_norm ffn_norm output_norm output")
-"""What the kernels see.
+WeightViews = namedtuple(
+    "WeightViews",
+    "token_embd attn_norm attn_q attn_k attn_v attn_output "
+    "ffn_norm ffn_gate ffn_up ffn_down output_norm output",
+)
+"""What the kernels see, by GGUF's names.
 
 token_embd, output    (1,) MATRIX; the same where the output is tied to the embedding
-layers                (n_layers,) LAYER
+attn_q … ffn_down     (n_layers,) MATRIX
 attn_norm, ffn_norm   (n_layers, dim) f32
 output_norm           (dim,) f32
 """
@@ -70,23 +60,21 @@ class Weights:
         self._file = file
         self._base = file.data.ctypes.data
         self._biases: list[npt.NDArray[np.float32]] = []  # kept alive for their addresses
-        layers = np.zeros(config.n_layers, LAYER)
-        for i in range(config.n_layers):
-            for name in layer_matrices(config):
-                layers[i][name] = self._matrix(f"blk.{i}.{name}")
-        token_embd = np.array([self._matrix("token_embd")], MATRIX)
-        tied = "output.weight" not in file.tensors
+        layers = range(config.n_layers)
+        matrices = {
+            name: np.array([self._matrix(f"blk.{i}.{name}") for i in layers], MATRIX)
+            for name in layer_matrices(config)
+        }
         norms = {
-            name: np.stack(
-                [read_vector(file, f"blk.{i}.{name}.weight") for i in range(len(layers))]
-            )
+            name: np.stack([read_vector(file, f"blk.{i}.{name}.weight") for i in layers])
             for name in ("attn_norm", "ffn_norm")
         }
+        token_embd = np.array([self._matrix("token_embd")], MATRIX)
+        tied = "output.weight" not in file.tensors
         self.views = WeightViews(
+            **matrices,
+            **norms,
             token_embd=token_embd,
-            layers=layers,
-            attn_norm=norms["attn_norm"],
-            ffn_norm=norms["ffn_norm"],
             output_norm=read_vector(file, "output_norm.weight"),
             output=token_embd if tied else np.array([self._matrix("output")], MATRIX),
         )

@@ -12,7 +12,7 @@ Nothing is repacked in memory: the weights stay mapped.
 from engine import simd as v
 from engine.jit import inline, routine
 from engine.kernels import unpack as u
-from engine.kernels.matvec import matvec
+from engine.kernels.matvec import ADD, matvec
 
 TILE_ROWS = 16
 
@@ -47,9 +47,9 @@ def _group_sum(group, sums, g):
 
 
 @inline
-def _store_tile(out, t, first_row, acc, add):
+def _store_tile(out, t, first_row, acc, mode):
     address = out[t, first_row:].ctypes.data
-    if add:
+    if mode == ADD:
         one = v.splat_f32x16(1.0)
         v.store_f32x16(address, v.fma(v.load_f32x16(address), one, acc))
     else:
@@ -57,7 +57,7 @@ def _store_tile(out, t, first_row, acc, add):
 
 
 @inline
-def _multiply_four(group, tile, d, m, n_cols, act, t, out, first_row, add):
+def _multiply_four(group, tile, d, m, n_cols, act, t, out, first_row, mode):
     """Four vectors at once, so that a load of weights serves four dot products."""
     x0, x1 = act.q[t].ctypes.data, act.q[t + 1].ctypes.data
     x2, x3 = act.q[t + 2].ctypes.data, act.q[t + 3].ctypes.data
@@ -76,10 +76,10 @@ def _multiply_four(group, tile, d, m, n_cols, act, t, out, first_row, add):
         acc1 = _add_group(group, dots1, dg, mg, act, t + 1, g, acc1)
         acc2 = _add_group(group, dots2, dg, mg, act, t + 2, g, acc2)
         acc3 = _add_group(group, dots3, dg, mg, act, t + 3, g, acc3)
-    _store_tile(out, t, first_row, acc0, add)
-    _store_tile(out, t + 1, first_row, acc1, add)
-    _store_tile(out, t + 2, first_row, acc2, add)
-    _store_tile(out, t + 3, first_row, acc3, add)
+    _store_tile(out, t, first_row, acc0, mode)
+    _store_tile(out, t + 1, first_row, acc1, mode)
+    _store_tile(out, t + 2, first_row, acc2, mode)
+    _store_tile(out, t + 3, first_row, acc3, mode)
 
 
 @inline
@@ -90,7 +90,7 @@ def _add_group(group, dots, dg, mg, act, t, g, acc):
 
 
 @inline
-def _multiply_one(group, tile, d, m, n_cols, act, t, out, first_row, add):
+def _multiply_one(group, tile, d, m, n_cols, act, t, out, first_row, mode):
     x = act.q[t].ctypes.data
     acc = v.zero_f32x16()
     for g in range(n_cols // group):
@@ -100,16 +100,16 @@ def _multiply_one(group, tile, d, m, n_cols, act, t, out, first_row, add):
             dots = v.dot(dots, w, v.load_4u8_x16(x + g * group + 4 * j))
         dg, mg = v.load_f32x16(d + 64 * g), v.load_f32x16(m + 64 * g)
         acc = _add_group(group, dots, dg, mg, act, t, g, acc)
-    _store_tile(out, t, first_row, acc, add)
+    _store_tile(out, t, first_row, acc, mode)
 
 
 @inline
-def _multiply_tile(group, tile, d, m, n_cols, act, n_tokens, out, first_row, add):
+def _multiply_tile(group, tile, d, m, n_cols, act, n_tokens, out, first_row, mode):
     whole = n_tokens - n_tokens % 4
     for t in range(0, whole, 4):
-        _multiply_four(group, tile, d, m, n_cols, act, t, out, first_row, add)
+        _multiply_four(group, tile, d, m, n_cols, act, t, out, first_row, mode)
     for t in range(whole, n_tokens):
-        _multiply_one(group, tile, d, m, n_cols, act, t, out, first_row, add)
+        _multiply_one(group, tile, d, m, n_cols, act, t, out, first_row, mode)
 
 
 @inline
@@ -134,7 +134,7 @@ def _unpack_any(matrix, first_row, tile, d, m):
 
 
 @routine
-def matmul(matrix, act, n_tokens, out, first_row, last_row, add, scratch):
+def matmul(matrix, act, n_tokens, out, first_row, last_row, mode, scratch):
     """out[t, r] (+)= W[r] · x[t] for t < n_tokens and rows first_row ≤ r < last_row.
 
     first_row must be a multiple of TILE_ROWS from the matrix's start or the range short; rows
@@ -153,9 +153,9 @@ def matmul(matrix, act, n_tokens, out, first_row, last_row, add, scratch):
         for r in range(first_row, first_single, TILE_ROWS):
             _unpack_any(matrix, r, tile, d, m)
             if matrix.kind == u.Q6_K:
-                _multiply_tile(16, tile, d, m, n_cols, act, n_tokens, out, r, add)
+                _multiply_tile(16, tile, d, m, n_cols, act, n_tokens, out, r, mode)
             else:
-                _multiply_tile(32, tile, d, m, n_cols, act, n_tokens, out, r, add)
+                _multiply_tile(32, tile, d, m, n_cols, act, n_tokens, out, r, mode)
     if first_single < last_row:
         for t in range(n_tokens):
-            matvec(matrix, act, t, out, first_single, last_row, add)
+            matvec(matrix, act, t, out, first_single, last_row, mode)

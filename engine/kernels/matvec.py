@@ -19,6 +19,9 @@ from engine.kernels import unpack as u
 
 ROWS = 8
 
+# What becomes of the result. Integers, as numba compiles a function again for each literal boolean.
+OVERWRITE, ADD = np.int64(0), np.int64(1)
+
 
 @inline
 def _block(kind, row, block, x):
@@ -28,7 +31,7 @@ def _block(kind, row, block, x):
 
 
 @inline
-def _quantized_rows(kind, matrix, act, t, out, first_row, last_row, add):
+def _quantized_rows(kind, matrix, act, t, out, first_row, last_row, mode):
     n_blocks = matrix.n_cols // u.BLOCK
     x_address = act.q[t].ctypes.data
     scales, sums = act.scale[t], act.sums[t]
@@ -73,12 +76,12 @@ def _quantized_rows(kind, matrix, act, t, out, first_row, last_row, add):
                 acc = v.fma(m, v.splat_f32x8(sum_low + sum_high), acc)
         v.store_f32x8(results.ctypes.data, acc)
         for i in range(last + 1):
-            _store(out, t, r + i, results[i], add)
+            _store(out, t, r + i, results[i], mode)
 
 
 @inline
-def _store(out, t, row, value, add):
-    out[t, row] = out[t, row] + value if add else value
+def _store(out, t, row, value, mode):
+    out[t, row] = out[t, row] + value if mode == ADD else value
 
 
 @inline
@@ -101,7 +104,7 @@ def _load_weight(kind, address):
 
 
 @inline
-def _float_rows(kind, matrix, act, t, out, first_row, last_row, add):
+def _float_rows(kind, matrix, act, t, out, first_row, last_row, mode):
     size = 4 if kind == u.F32 else 2
     x = act.x[t]
     x_address = x.ctypes.data
@@ -115,38 +118,38 @@ def _float_rows(kind, matrix, act, t, out, first_row, last_row, add):
         total = v.sum_lanes(acc)
         for c in range(whole, n_cols):
             total += _load_weight(kind, row + size * c) * x[c]
-        _store(out, t, r, total, add)
+        _store(out, t, r, total, mode)
 
 
 @inline
-def matvec(matrix, act, t, out, first_row, last_row, add):
+def matvec(matrix, act, t, out, first_row, last_row, mode):
     """out[t, r] (+)= W[r] · x[t] for rows first_row ≤ r < last_row.
 
     matrix  a MATRIX record: address, kind, n_cols, row_bytes
     act     Activations; quantized types read its int8 form, float types its x
     out     (T, n_rows) f32
-    add     add to out (the residual) rather than overwrite it
+    mode    OVERWRITE out, or ADD to it (the residual)
     """
     kind = matrix.kind
     if kind == u.Q4_0:
-        _quantized_rows(u.Q4_0, matrix, act, t, out, first_row, last_row, add)
+        _quantized_rows(u.Q4_0, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.Q4_1:
-        _quantized_rows(u.Q4_1, matrix, act, t, out, first_row, last_row, add)
+        _quantized_rows(u.Q4_1, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.Q5_0:
-        _quantized_rows(u.Q5_0, matrix, act, t, out, first_row, last_row, add)
+        _quantized_rows(u.Q5_0, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.Q5_1:
-        _quantized_rows(u.Q5_1, matrix, act, t, out, first_row, last_row, add)
+        _quantized_rows(u.Q5_1, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.Q8_0:
-        _quantized_rows(u.Q8_0, matrix, act, t, out, first_row, last_row, add)
+        _quantized_rows(u.Q8_0, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.Q4_K:
-        _quantized_rows(u.Q4_K, matrix, act, t, out, first_row, last_row, add)
+        _quantized_rows(u.Q4_K, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.Q5_K:
-        _quantized_rows(u.Q5_K, matrix, act, t, out, first_row, last_row, add)
+        _quantized_rows(u.Q5_K, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.Q6_K:
-        _quantized_rows(u.Q6_K, matrix, act, t, out, first_row, last_row, add)
+        _quantized_rows(u.Q6_K, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.F32:
-        _float_rows(u.F32, matrix, act, t, out, first_row, last_row, add)
+        _float_rows(u.F32, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.F16:
-        _float_rows(u.F16, matrix, act, t, out, first_row, last_row, add)
+        _float_rows(u.F16, matrix, act, t, out, first_row, last_row, mode)
     elif kind == u.BF16:
-        _float_rows(u.BF16, matrix, act, t, out, first_row, last_row, add)
+        _float_rows(u.BF16, matrix, act, t, out, first_row, last_row, mode)
