@@ -1,0 +1,590 @@
+"""Who computes next: the engine thread, its queue, and what becomes of each request.
+
+One thread owns the engine. It takes commands from an inbox, starts waiting jobs as there is room,
+and makes one forward pass after another over all active ones, so that several clients' tokens
+share the reading of the weights. Cancelling and deadlines take effect between two passes.
+
+Owns: jobs and the loaded model. Leaves to others: sockets (server.py), the disk (storage.py,
+models.py), and the arithmetic (engine).
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from assistantd.config import Config
+from assistantd.jobs import FairQueue, Job, ReplyTo
+from assistantd.log import fields
+from assistantd.models import DEFAULT_MODEL, ModelStore, StoreError
+from assistantd.prompts import fit
+from assistantd.protocol import (
+    Chat,
+    Complete,
+    Delta,
+    Done,
+    Error,
+    ErrorCode,
+    ErrorInfo,
+    FinishReason,
+    ModelInfo,
+    Progress,
+    QueueStatus,
+    SessionInfo,
+    Timings,
+)
+from assistantd.storage import Storage
+from engine.errors import EngineError, GrammarError, PromptTooLongError
+
+if TYPE_CHECKING:
+    from engine.generate import Engine, ProgressCallback, StepOutput
+    from engine.sampler import SamplingParams
+
+log = logging.getLogger(__name__)
+
+State = Literal["starting", "loading", "ready", "no_model", "shutting_down"]
+PROGRESS_AFTER_S = 1.0
+"""A prompt that takes longer to read than this reports how far it is, as often."""
+ANSWERS_REMEMBERED = 20
+"""Recent answers from which the waiting time of a full queue is guessed."""
+
+
+def error(code: ErrorCode, message: str, retry_after_ms: int | None = None) -> Error:
+    """An error reply."""
+    return Error(ErrorInfo(code, message, retry_after_ms))
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """Load a model, or unload the one there is (name None), when no answer is under way."""
+
+    name: str | None
+    reply: ReplyTo | None = None
+
+
+def load_engine(path: Path, config: Config, progress: "ProgressCallback") -> "Engine":
+    """The real engine; numba is imported here and not before."""
+    from engine.generate import Engine
+
+    return Engine.load(
+        path,
+        n_threads=config.engine.threads or None,
+        kv_tokens=config.engine.kv_tokens,
+        progress=progress,
+    )
+
+
+class Scheduler:
+    """The engine thread. Methods without a leading underscore may be called from any thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: ModelStore,
+        storage: Storage,
+        *,
+        load: "Callable[[Path, Config, ProgressCallback], Engine]" = load_engine,
+    ) -> None:
+        self._config, self._store, self._storage, self._load = config, store, storage, load
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waiting = FairQueue()
+        self._active: list[Job] = []
+        self._loads: deque[LoadRequest] = deque()
+        self._engine: Engine | None = None
+        self._first_kept: dict[str, int] = {}  # session → where its history was cut
+        self._durations: deque[float] = deque(maxlen=ANSWERS_REMEMBERED)
+        self._stop_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.ready = threading.Event()
+        """Set once the first load has ended, well or not."""
+        # read by other threads; each is replaced as a whole
+        self.state: State = "starting"
+        self.message = ""
+        self.model: ModelInfo | None = None
+        self.memory: dict[str, int] = {}
+        self.requests_served = 0
+        self.tokens_generated = 0
+        self.tokens_per_second: float | None = None
+        self.on_state: Callable[[State, str], None] = lambda state, message: None
+
+    # --- from other threads ------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; it loads the configured model first."""
+        self._loads.append(LoadRequest(self._config.model))
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; every job is answered by its `reply` with a last message."""
+        self._inbox.put(lambda: self._accept(job))
+
+    def cancel(self, client: bytes, target: bytes, reply: ReplyTo) -> None:
+        """End one request of a client as cancelled."""
+        self._inbox.put(lambda: self._cancel(client, target, reply))
+
+    def drop_client(self, client: bytes) -> None:
+        """A client is gone: end all its requests."""
+        self._inbox.put(lambda: self._drop_client(client))
+
+    def load(self, request: LoadRequest) -> None:
+        """Change the model when the answers under way are finished."""
+        self._inbox.put(lambda: self._loads.append(request))
+
+    def load_if_missing(self) -> None:
+        """Load the configured model if there is none: its file may have come."""
+        self._inbox.put(self._load_if_missing)
+
+    def shut_down(self, grace_s: float) -> None:
+        """Refuse what waits, let active answers go on for grace_s seconds, then cancel them."""
+        self._inbox.put(lambda: self._shut_down(grace_s))
+
+    def join(self) -> None:
+        """Wait for the thread to end."""
+        self._thread.join()
+
+    def queue_status(self) -> QueueStatus:
+        """Requests in the daemon."""
+        return QueueStatus(
+            len(self._active), len(self._waiting), self._config.limits.max_queue
+        )
+
+    # --- the loop ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._take_commands()
+                self._expire()
+                if self._stop_at is not None and not self._active:
+                    break
+                if self._loads and not self._active and self._stop_at is None:
+                    self._change_model(self._loads.popleft())
+                    continue
+                self._admit()
+                if self._active:
+                    self._step()
+        finally:
+            if self._engine is not None:
+                self._engine.close()
+
+    def _take_commands(self) -> None:
+        """Run what is in the inbox; with nothing to compute, wait for more or for a deadline."""
+        timeout: float | None = 0.0
+        if not self._active and not self._loads and self._stop_at is None:
+            moments = [job.deadline for job in self._waiting]
+            soonest = min(moments, default=float("inf"))
+            timeout = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
+        while True:
+            try:
+                command = self._inbox.get(block=timeout != 0.0, timeout=timeout or None)
+            except queue.Empty:
+                return
+            command()
+            timeout = 0.0
+
+    def _set_state(self, state: State, message: str = "") -> None:
+        self.state, self.message = state, message
+        log.info("state", extra=fields(state=state, message=message))
+        self.on_state(state, message)
+
+    # --- accepting ---------------------------------------------------------------------------
+
+    def _accept(self, job: Job) -> None:
+        limits = self._config.limits
+        if self._stop_at is not None:
+            job.reply(error("shutting_down", "the daemon is stopping; try again in a moment"))
+            return
+        if self.state == "no_model":
+            self._load_if_missing()
+        if self.state == "no_model" and not self._loads:
+            job.reply(error("not_found", self.message))
+            return
+        if len(self._waiting) >= limits.max_queue:
+            wait = self._guess_wait_ms()
+            text = f"{limits.max_queue} requests wait already; try again in {wait / 1000:.1f} s"
+            job.reply(error("busy", text, wait))
+            return
+        self._waiting.push(job)
+        if self._engine is None:
+            job.reply(Progress("queued", self.message or "waiting for the model"))
+
+    def _guess_wait_ms(self) -> int:
+        average = sum(self._durations) / len(self._durations) if self._durations else 5.0
+        rounds = (len(self._waiting) + len(self._active)) / self._config.limits.max_active
+        return max(100, int(1000 * average * min(rounds, 10) / 2))
+
+    def _cancel(self, client: bytes, target: bytes, reply: ReplyTo) -> None:
+        job = self._find(client, target)
+        if job is None:
+            reply(Done(message="nothing to cancel: no such request, or it has ended"))
+            return
+        self._end(job, "cancelled")
+        reply(Done(message="cancelled"))
+
+    def _find(self, client: bytes, request_id: bytes) -> Job | None:
+        for job in (*self._active, *self._waiting):
+            if job.client == client and job.request_id == request_id:
+                return job
+        return None
+
+    def _drop_client(self, client: bytes) -> None:
+        for job in [j for j in (*self._active, *self._waiting) if j.client == client]:
+            log.info("client gone", extra=fields(request=job.name))
+            self._end(job, "cancelled")
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for job in [j for j in (*self._active, *self._waiting) if j.deadline <= now]:
+            if job.parts:
+                self._end(job, "deadline")
+            else:
+                text = "the deadline passed before the first word; allow more time or ask less"
+                self._fail(job, error("deadline", text))
+        if self._stop_at is not None and self._stop_at <= now:
+            for job in list(self._active):
+                self._end(job, "cancelled")
+
+    # --- starting ----------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        engine = self._engine
+        if engine is None or self._loads or self._stop_at is not None:
+            return
+        while len(self._active) < self._config.limits.max_active:
+            for job in self._waiting.candidates(self._active):
+                if not self._on_disk(job):
+                    continue  # its question is being stored; others may go first
+                if not self._start_or_fail(job, engine):
+                    return  # no room: who comes next waits too, so that long prompts get theirs
+                break
+            else:
+                return
+
+    def _on_disk(self, job: Job) -> bool:
+        """Whether the question of a job in a session is stored; if not, see to it."""
+        request = job.request
+        if not isinstance(request, Chat) or request.session is None:
+            return True
+        if job.turn is None:
+            session, text, system = request.session, request.text or "", request.system
+            job.turn = self._storage.call(lambda store: store.begin_turn(session, text, system))
+            job.turn.add_done_callback(lambda _: self._inbox.put(lambda: None))  # wakes the loop
+        return job.turn.done()
+
+    def _start_or_fail(self, job: Job, engine: "Engine") -> bool:
+        """Start a job, or answer why it cannot be. False if it has to wait for room."""
+        try:
+            params = self._params(job.request)
+            if job.prompt_ids is None:
+                job.prompt_ids = self._encode(job, engine)
+            if not engine.has_room(len(job.prompt_ids), params.max_tokens):
+                if self._active:
+                    return False
+                raise PromptTooLongError(len(job.prompt_ids), engine.context_length - 1)
+            job.sequence = engine.start(job.prompt_ids, params)
+        except PromptTooLongError as problem:
+            self._fail(job, error("too_large", str(problem)))
+        except GrammarError as problem:
+            self._fail(job, error("bad_request", str(problem)))
+        except EngineError as problem:
+            self._fail(job, error("model_error", str(problem)))
+        except Exception:
+            log.exception("cannot start a request", extra=fields(request=job.name))
+            self._fail(job, error("internal", "the daemon failed on this request; see its log"))
+        else:
+            self._waiting.took_turn(job)
+            self._active.append(job)
+            job.started = job.last_progress = time.monotonic()
+        return True
+
+    def _encode(self, job: Job, engine: "Engine") -> list[int]:
+        request = job.request
+        if isinstance(request, Complete):
+            tokenizer = engine.tokenizer
+            ids = tokenizer.encode(request.prompt, add_bos=tokenizer.add_bos)
+            return ids or [tokenizer.bos_id if tokenizer.bos_id is not None else 0]
+        default_system = self._config.chat.system or None
+        if request.messages is not None:
+            messages = [{"role": m.role, "content": m.content} for m in request.messages]
+            system = request.system or default_system
+            if system and messages[0]["role"] != "system":
+                messages.insert(0, {"role": "system", "content": system})
+            return engine.chat.encode(messages)
+        assert request.text is not None
+        if request.session is None:
+            system = request.system or default_system
+            return fit(engine.chat, system, [], request.text, engine.context_length)[0]
+        assert job.turn is not None
+        session, text, turn = request.session, request.text, job.turn.result()
+        before = self._first_kept.get(session, 0)
+        ids, first = fit(
+            engine.chat,
+            turn.system or default_system,
+            turn.history,
+            text,
+            engine.context_length,
+            before,
+        )
+        if first != before:
+            self._first_kept[session] = first
+            note = f"the conversation outgrew the context: its first {first} messages are left out"
+            job.reply(Progress("prefill", note))
+        return ids
+
+    def _params(self, request: Chat | Complete) -> "SamplingParams":
+        from engine.sampler import SamplingParams
+
+        defaults = self._config.sampling
+
+        def pick(name: str) -> float:
+            value = getattr(request, name)
+            return getattr(defaults, name) if value is None else value  # type: ignore[no-any-return]
+
+        engine = self._engine
+        stops = engine.chat.stop_strings if engine and isinstance(request, Chat) else ()
+        return SamplingParams(
+            max_tokens=int(pick("max_tokens")),
+            temperature=pick("temperature"),
+            top_k=int(pick("top_k")),
+            top_p=pick("top_p"),
+            min_p=pick("min_p"),
+            repeat_penalty=pick("repeat_penalty"),
+            presence_penalty=request.presence_penalty or 0.0,
+            frequency_penalty=request.frequency_penalty or 0.0,
+            seed=request.seed,
+            stop=(*request.stop, *stops),
+            logit_bias={int(k): v for k, v in (request.logit_bias or {}).items()},
+            grammar=None if request.format == "text" else request.format,
+        )
+
+    # --- computing ---------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        assert self._engine is not None
+        try:
+            outputs = self._engine.step()
+        except Exception as problem:
+            log.exception("the engine failed", extra=fields(requests=len(self._active)))
+            code: ErrorCode = "model_error" if isinstance(problem, EngineError) else "internal"
+            text = f"the engine failed: {problem}" if isinstance(problem, EngineError) else (
+                "the engine failed on this request; see the daemon's log"
+            )
+            for job in list(self._active):
+                self._fail(job, error(code, text))
+            return
+        by_sequence = {id(job.sequence): job for job in self._active}
+        for output in outputs:
+            self._route(by_sequence[id(output.sequence)], output)
+
+    def _route(self, job: Job, output: "StepOutput") -> None:
+        now = time.monotonic()
+        if output.token_ids:
+            job.first_token = job.first_token or now
+            self.tokens_generated += len(output.token_ids)
+        elif now - job.last_progress >= PROGRESS_AFTER_S:
+            job.last_progress = now
+            text = "reading the prompt"
+            job.reply(Progress("prefill", text, output.prefilled, output.prefill_total))
+        if output.text:
+            job.parts.append(output.text)
+            if job.request.stream:
+                job.reply(Delta(output.text))
+        if output.finish_reason:
+            self._finish(job, output.finish_reason)
+
+    # --- ending ------------------------------------------------------------------------------
+
+    def _end(self, job: Job, reason: FinishReason) -> None:
+        """End a job early, with what it has."""
+        if job.sequence is not None and self._engine is not None:
+            rest = self._engine.finish(job.sequence, reason)
+            if rest and job.request.stream:
+                job.reply(Delta(rest))
+            job.parts.append(rest)
+        self._finish(job, reason)
+
+    def _finish(self, job: Job, reason: FinishReason) -> None:
+        """Take a job out, store its answer, and only then say that it is done."""
+        self._take_out(job)
+        timings = self._timings(job)
+        text = "".join(job.parts)
+        self.requests_served += 1
+        if job.started:
+            self._durations.append(time.monotonic() - job.started)
+        if timings.tokens_per_second:
+            self.tokens_per_second = timings.tokens_per_second
+        log.info(
+            "answered",
+            extra=fields(
+                request=job.name,
+                finish=reason,
+                prompt=timings.prompt_tokens,
+                cached=timings.cached_tokens,
+                tokens=timings.completion_tokens,
+                queued_ms=timings.queued_ms,
+                first_token_ms=timings.first_token_ms,
+                tokens_per_second=timings.tokens_per_second,
+            ),
+        )
+        done = Done(text=text, finish_reason=reason, timings=timings, model=_brief(self.model))
+        self.memory = self._engine.memory() if self._engine else {}
+        if job.turn is None or not job.started or (not text and reason != "stop"):
+            job.reply(done)
+            return
+        turn = job.turn.result()
+
+        def stored(future: Future[SessionInfo | None]) -> None:
+            problem = future.exception()
+            if problem is not None:
+                log.error("cannot store an answer", extra=fields(error=problem))
+                note = f"the answer could not be stored ({problem}); is the disk full?"
+                job.reply(error("internal", note))
+                return
+            done.session = future.result()
+            job.reply(done)
+
+        self._storage.call(
+            lambda store: store.finish_turn(turn, text, reason)
+        ).add_done_callback(stored)
+
+    def _fail(self, job: Job, reply: Error) -> None:
+        if job.sequence is not None and self._engine is not None:
+            self._engine.finish(job.sequence, "error")
+        self._take_out(job)
+        log.warning("failed", extra=fields(request=job.name, code=reply.error.code))
+        job.reply(reply)
+
+    def _take_out(self, job: Job) -> None:
+        if job in self._active:
+            self._active.remove(job)
+        else:
+            self._waiting.remove(job)
+
+    def _timings(self, job: Job) -> Timings:
+        now = time.monotonic()
+        started, first = job.started or now, job.first_token or now
+        n_tokens = len(job.sequence.completion_ids) if job.sequence else 0
+        decode_s = now - first
+        return Timings(
+            queued_ms=round(1000 * (started - job.received), 1),
+            prefill_ms=round(1000 * (first - started), 1),
+            prompt_tokens=len(job.prompt_ids or ()),
+            cached_tokens=job.sequence.n_cached if job.sequence else 0,
+            first_token_ms=round(1000 * (first - job.received), 1),
+            decode_ms=round(1000 * decode_s, 1),
+            completion_tokens=n_tokens,
+            tokens_per_second=round((n_tokens - 1) / decode_s, 2)
+            if n_tokens > 1 and decode_s > 0
+            else 0.0,
+        )
+
+    # --- the model ---------------------------------------------------------------------------
+
+    def _load_if_missing(self) -> None:
+        if self._engine is not None or self._loads or self.state == "loading":
+            return
+        try:
+            self._store.resolve(self._config.model)
+        except StoreError:
+            return
+        self._loads.append(LoadRequest(self._config.model))
+
+    def _change_model(self, request: LoadRequest) -> None:
+        """Load or unload; the server goes on meanwhile, and jobs wait."""
+        reply = request.reply or (lambda reply: None)
+        path: Path | None = None
+        if request.name is not None:
+            try:
+                path = self._store.resolve(request.name)
+            except StoreError as problem:
+                reply(error(problem.code, str(problem)))
+                if self._engine is None:
+                    self._no_model(self._missing(request.name, problem))
+                return
+        if self._engine is not None:
+            # unloaded first: two models at once may not fit
+            self._engine.close()
+            self._engine, self.model, self.memory = None, None, {}
+            self._first_kept.clear()
+        if request.name is None or path is None:
+            self._no_model("the model was unloaded; load one with `assistant models load NAME`")
+            reply(Done(message="unloaded"))
+            return
+        name = request.name
+        self._set_state("loading", f"loading {name}")
+
+        def progress(message: str, completed: int, total: int) -> None:
+            self.message = message
+            update = Progress("load", f"{name}: {message}", completed, total)
+            reply(update)
+            for job in self._waiting:
+                job.reply(update)
+
+        started = time.monotonic()
+        try:
+            self._engine = self._load(path, self._config, progress)
+        except EngineError as problem:
+            text = f"{name} cannot be loaded: {problem}"
+            reply(error("model_error", text))
+            self._no_model(text)
+        except Exception:
+            log.exception("loading failed", extra=fields(model=name))
+            reply(error("internal", f"loading {name} failed; see the daemon's log"))
+            self._no_model(f"loading {name} failed; see the daemon's log")
+        else:
+            self.model = _model_info(name, path, self._engine)
+            self.memory = self._engine.memory()
+            log.info("loaded", extra=fields(model=name, seconds=time.monotonic() - started))
+            self._set_state("ready")
+            self.ready.set()
+            reply(Done(model=self.model, message=f"{name} is loaded"))
+
+    def _missing(self, name: str, problem: StoreError) -> str:
+        if name == DEFAULT_MODEL:
+            return f"no model is on this machine yet; fetch it with `assistant models pull {name}`"
+        return str(problem)
+
+    def _no_model(self, message: str) -> None:
+        self._set_state("no_model", message)
+        self.ready.set()
+        for job in list(self._waiting):
+            self._fail(job, error("not_found", message))
+
+    def _shut_down(self, grace_s: float) -> None:
+        until = time.monotonic() + grace_s
+        if self._stop_at is None:
+            self._set_state("shutting_down", f"{len(self._active)} answers are being finished")
+            for job in list(self._waiting):
+                text = "the daemon is stopping; try again in a moment"
+                self._fail(job, error("shutting_down", text))
+        self._stop_at = until if self._stop_at is None else min(self._stop_at, until)
+        if grace_s <= 0:
+            for job in list(self._active):
+                self._end(job, "cancelled")
+
+
+def _brief(model: ModelInfo | None) -> ModelInfo | None:
+    return ModelInfo(model.name, model.size_bytes, loaded=True) if model else None
+
+
+def _model_info(name: str, path: Path, engine: "Engine") -> ModelInfo:
+    info = engine.info
+    return ModelInfo(
+        name=name,
+        size_bytes=path.stat().st_size,
+        loaded=True,
+        path=str(path),
+        architecture=info.architecture,
+        parameters=info.parameters,
+        quantization=info.quantization,
+        context_length=engine.context_length,
+        n_layers=info.n_layers,
+        vocab_size=info.vocab_size,
+    )
+
