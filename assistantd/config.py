@@ -231,5 +231,8 @@ def to_toml(loaded: LoadedConfig) -> str:
         holder = getattr(loaded.config, prefix) if prefix else loaded.config
         value = msgspec.json.encode(getattr(holder, name)).decode()  # TOML agrees on scalars
         lines.append(f"{name} = {value}  # {loaded.origins.get(key, 'default')}")
-    effective = (f"# listens on {loaded.config.listen}", f"# keeps data in {loaded.config.data_path}")
+    effective = (
+        f"# listens on {loaded.config.listen}",
+        f"# keeps data in {loaded.config.data_path}",
+    )
     return "\n".join([*effective, *lines]) + "\n"

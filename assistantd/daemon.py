@@ -143,9 +143,7 @@ class Daemon:
             # answers that are being stored are sent before the socket closes
             closing.callback(lambda: storage.call(lambda store: None).result())
             self._server.bind()
-            log.info(
-                "listening", extra=fields(endpoint=config.listen, data=config.data_path)
-            )
+            log.info("listening", extra=fields(endpoint=config.listen, data=config.data_path))
             self._scheduler.start()
             waiter = threading.Thread(target=self._wait_for_engine, name="waiter", daemon=True)
             waiter.start()
@@ -238,7 +236,9 @@ class Daemon:
         scheduler = self._scheduler
         message = scheduler.message
         if self._storage.set_aside:
-            message += f" (the session database was damaged and set aside as {self._storage.set_aside})"
+            message += (
+                f" (the session database was damaged and set aside as {self._storage.set_aside})"
+            )
         return StatusInfo(
             version=version("assistantd"),
             pid=os.getpid(),
@@ -269,7 +269,9 @@ class Daemon:
             if not found:
                 text = f"there is no session {session!r}; see `assistant sessions list`"
                 return error("not_found", text)
-            return Done(session=found) if isinstance(found, SessionInfo) else Done(message="deleted")
+            return (
+                Done(session=found) if isinstance(found, SessionInfo) else Done(message="deleted")
+            )
 
         self._answer_later(self._storage.call(work), reply)
 

@@ -150,9 +150,7 @@ class Scheduler:
 
     def queue_status(self) -> QueueStatus:
         """Requests in the daemon."""
-        return QueueStatus(
-            len(self._active), len(self._waiting), self._config.limits.max_queue
-        )
+        return QueueStatus(len(self._active), len(self._waiting), self._config.limits.max_queue)
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -372,8 +370,10 @@ class Scheduler:
         except Exception as problem:
             log.exception("the engine failed", extra=fields(requests=len(self._active)))
             code: ErrorCode = "model_error" if isinstance(problem, EngineError) else "internal"
-            text = f"the engine failed: {problem}" if isinstance(problem, EngineError) else (
-                "the engine failed on this request; see the daemon's log"
+            text = (
+                f"the engine failed: {problem}"
+                if isinstance(problem, EngineError)
+                else ("the engine failed on this request; see the daemon's log")
             )
             for job in list(self._active):
                 self._fail(job, error(code, text))
@@ -449,9 +449,9 @@ class Scheduler:
             done.session = future.result()
             job.reply(done)
 
-        self._storage.call(
-            lambda store: store.finish_turn(turn, text, reason)
-        ).add_done_callback(stored)
+        self._storage.call(lambda store: store.finish_turn(turn, text, reason)).add_done_callback(
+            stored
+        )
 
     def _fail(self, job: Job, reply: Error) -> None:
         if job.sequence is not None and self._engine is not None:
@@ -587,4 +587,3 @@ def _model_info(name: str, path: Path, engine: "Engine") -> ModelInfo:
         n_layers=info.n_layers,
         vocab_size=info.vocab_size,
     )
-

@@ -237,5 +237,3 @@ class Server:
             self.dropped_clients += 1
             log.info("client dropped", extra=fields(client=identity.hex(), reason=reason))
             self.on_client_gone(identity)
-
-

@@ -163,9 +163,7 @@ class SessionStore:
                 "VALUES (?, 'assistant', ?, ?, ?)",
                 (turn.session, answer, now, finish_reason),
             )
-            self._db.execute(
-                "UPDATE sessions SET updated_at = ? WHERE id = ?", (now, turn.session)
-            )
+            self._db.execute("UPDATE sessions SET updated_at = ? WHERE id = ?", (now, turn.session))
         return self.show(turn.session, messages=False)
 
     def list(self) -> list[SessionInfo]:

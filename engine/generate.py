@@ -22,7 +22,6 @@ from engine.chat import ChatTemplate
 from engine.config import ModelConfig, read_config
 from engine.errors import EngineError, OutOfCacheError, PromptTooLongError
 from engine.gguf import GGUFFile, open_gguf
-from engine.grammar import Constraint
 from engine.info import (
     DEFAULT_KV_TOKENS,
     MAX_OUTPUTS,
@@ -217,7 +216,6 @@ class Engine:
         Raises:
             PromptTooLongError: no room for the prompt and one more token in the context.
             OutOfCacheError: has_room said no.
-            GrammarError: params.grammar is not a usable schema.
             EngineError: a token id is outside the vocabulary.
         """
         if len(prompt_ids) >= self.context_length:
@@ -228,8 +226,7 @@ class Engine:
             raise EngineError("a token id of the prompt is outside the vocabulary")
         if not self.has_room(len(prompt_ids), params.max_tokens):
             raise OutOfCacheError("the KV cache has no room for this prompt now")
-        constraint = Constraint(self.tokenizer, params.grammar) if params.grammar else None
-        sampler = Sampler(params, self._config.vocab_size, prompt_ids, constraint)
+        sampler = Sampler(params, self._config.vocab_size, prompt_ids)
         cache = self._cache.open(prompt_ids)
         sequence = Sequence(
             prompt_ids=prompt_ids,

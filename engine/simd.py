@@ -31,7 +31,7 @@ class Vector(types.Type):
 
 
 @register_default(Vector)
-class _VectorModel(models.PrimitiveModel):
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, dmm, fe_type) -> None:
         super().__init__(dmm, fe_type, fe_type.vector)
 
@@ -77,7 +77,7 @@ def _pick2(builder, low, high, lanes: list[int]):
     return builder.shuffle_vector(low, high, mask)
 
 
-def _call(builder, name: str, result: ir.Type, args: list):
+def _call(builder, name: str, result: ir.Type, args: list[ir.Value]):
     function_type = ir.FunctionType(result, [a.type for a in args])
     function = builder.module.globals.get(name)
     if function is None:
@@ -371,7 +371,7 @@ def row_sums(typingctx, a, b, c, d, e, f, g, h):
         high = _pick2(builder, quads[0], quads[1], [4, 5, 6, 7, 12, 13, 14, 15])
         return context.make_tuple(builder, signature.return_type, (low, high))
 
-    return types.UniTuple(i32x8, 2)(*[i32x8] * 8), codegen
+    return types.UniTuple(i32x8, 2)(*[i32x8] * 8), codegen  # type: ignore[attr-defined]
 
 
 @intrinsic
