@@ -25,9 +25,7 @@ EXIT_RUNS_ALREADY = 75  # EX_TEMPFAIL
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="Read only this file."
 )
-@click.option(
-    "--model", help="Model to serve: a name of `assistant models list`, or a GGUF's path."
-)
+@click.option("--model", help="Model to serve: a name of `assistant models list`, or a path.")
 @click.option("--endpoint", help="Address to listen on, ipc://PATH.")
 @click.option("--data-dir", help="Folder of models and sessions.")
 @click.option("--threads", type=int, help="Worker threads; 0 for one per physical core.")
@@ -35,9 +33,7 @@ EXIT_RUNS_ALREADY = 75  # EX_TEMPFAIL
 @click.option("--log-level", help="debug, info, warning or error.")
 @click.option("--log-format", help="text or json.")
 @click.option("--check-config", is_flag=True, help="Check the settings and stop.")
-@click.option(
-    "--print-config", is_flag=True, help="Print the settings, with their origin, and stop."
-)
+@click.option("--print-config", is_flag=True, help="Print the settings and their origin.")
 @click.version_option(version("assistantd"))
 def main(
     config_file: Path | None,

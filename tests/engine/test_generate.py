@@ -24,7 +24,13 @@ def ask(engine: Engine, text: str, params: SamplingParams = GREEDY) -> str:
 
 
 def test_paris(engine: Engine) -> None:
-    assert "Paris" in ask(engine, "What is the capital of France?")
+    prompt = engine.tokenizer.encode("The capital of France is")
+    assert "Paris" in "".join(engine.generate(prompt, GREEDY))
+
+
+def test_greedy_chat_begins_as_the_peers(engine: Engine) -> None:
+    """llama.cpp 0.3.36 answers this file's template, greedily, with the same odd words."""
+    assert ask(engine, "What is the capital of France?").startswith("L'Étoile, la")
 
 
 def test_same_seed_same_text(engine: Engine) -> None:
