@@ -90,7 +90,7 @@ class FairQueue:
         Jobs of a session that is being answered, or has an earlier job waiting, are passed over.
         """
         busy = {job.session for job in active if job.session}
-        busy |= {job.session for job in self if job.turn is not None}
+        busy |= {job.session for job in self if job.session and job.turn is not None}
         under_way = {client: 0 for client in self._clients}
         for job in active:
             if job.client in under_way:

@@ -226,7 +226,8 @@ class Scheduler:
         reply(Done(message="cancelled"))
 
     def _find(self, client: bytes, request_id: bytes) -> Job | None:
-        for job in (*self._active, *self._waiting):
+        jobs: list[Job] = [*self._active, *self._waiting]
+        for job in jobs:
             if job.client == client and job.request_id == request_id:
                 return job
         return None

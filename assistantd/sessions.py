@@ -192,7 +192,10 @@ class SessionStore:
                 "WHERE session = ? ORDER BY id",
                 (session,),
             )
-            info.messages = [StoredMessage(*row[:4], answered=bool(row[4])) for row in stored]
+            info.messages = [
+                StoredMessage(role, content, at, reason, bool(answered))
+                for role, content, at, reason, answered in stored
+            ]
         return info
 
     def rename(self, session: str, title: str) -> SessionInfo | None:

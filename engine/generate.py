@@ -204,7 +204,7 @@ class Engine:
 
     def _pages_for(self, n_prompt_tokens: int, max_tokens: int | None) -> int:
         n_tokens = n_prompt_tokens + self._limit(n_prompt_tokens, max_tokens)
-        return -(-n_tokens // PAGE) + 1  # one more: a page may be copied before it is diverged from
+        return -(-n_tokens // PAGE)
 
     def _limit(self, n_prompt_tokens: int, max_tokens: int | None) -> int:
         room = self.context_length - n_prompt_tokens
@@ -216,6 +216,7 @@ class Engine:
         Raises:
             PromptTooLongError: no room for the prompt and one more token in the context.
             OutOfCacheError: has_room said no.
+            GrammarError: params.grammar is not a usable schema.
             EngineError: a token id is outside the vocabulary.
         """
         if len(prompt_ids) >= self.context_length:
@@ -226,7 +227,12 @@ class Engine:
             raise EngineError("a token id of the prompt is outside the vocabulary")
         if not self.has_room(len(prompt_ids), params.max_tokens):
             raise OutOfCacheError("the KV cache has no room for this prompt now")
-        sampler = Sampler(params, self._config.vocab_size, prompt_ids)
+        constraint = None
+        if params.grammar is not None:
+            from engine.grammar import Constraint
+
+            constraint = Constraint(self.tokenizer, params.grammar)
+        sampler = Sampler(params, self._config.vocab_size, prompt_ids, constraint)
         cache = self._cache.open(prompt_ids)
         sequence = Sequence(
             prompt_ids=prompt_ids,

@@ -79,9 +79,6 @@ class KVCache:
         """A cache for a sequence that begins with `tokens`; `length` says how many it has already.
 
         At least the last token is left to compute, because its logits are wanted.
-
-        Raises:
-            OutOfCacheError: a page had to be copied and none is free.
         """
         sequence = SequenceCache(self)
         sequence._match(tokens[: len(tokens) - 1])
@@ -169,6 +166,8 @@ class SequenceCache:
             cache._retain(best)
             try:
                 page = self._new_page()
+            except OutOfCacheError:
+                return  # every other page is in use: better computed again than not at all
             finally:
                 cache._release(best)
             cache.pool[page.index] = cache.pool[best.index]

@@ -1,17 +1,22 @@
 """From logits to a token: penalties, bias, then greedy or a seeded draw from what is likely.
 
-Order: penalties, logit bias; temperature 0 takes the best; else top-k, top-p, min-p, temperature.
+Order: penalties, logit bias, grammar; temperature 0 takes the best token; otherwise top-k, top-p,
+min-p, temperature.
 Sources: top-p, Holtzman et al. 2020; min-p, Nguyen et al. 2024; repetition penalty, Keskar 2019.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from engine.grammar import Constraint
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,22 @@ class SamplingParams:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    grammar: str | dict[str, Any] | None = None
+    """"json", or a JSON schema that the answer must satisfy."""
     ignore_eos: bool = False
 
 
 class Sampler:
     """Chooses the tokens of one sequence; the same seed and logits give the same tokens."""
 
-    def __init__(self, params: SamplingParams, vocab_size: int, prompt_ids: Sequence[int]) -> None:
-        self._params = params
+    def __init__(
+        self,
+        params: SamplingParams,
+        vocab_size: int,
+        prompt_ids: Sequence[int],
+        constraint: "Constraint | None" = None,
+    ) -> None:
+        self._params, self._constraint = params, constraint
         self._recent = list(prompt_ids[-params.penalty_window :]) if params.penalty_window else []
         self._random = np.random.Generator(np.random.PCG64(params.seed))
         self._bias = {t: b for t, b in params.logit_bias.items() if 0 <= t < vocab_size}
@@ -48,6 +61,8 @@ class Sampler:
         """Note the token that follows."""
         self._recent.append(token)
         del self._recent[: -self._params.penalty_window]
+        if self._constraint is not None and not self._constraint.is_finished:
+            self._constraint.accept(token)
 
     def sample(self, logits: npt.NDArray[np.float32]) -> int:
         """The next token. logits: (vocab_size,) f32, not modified.
@@ -60,6 +75,8 @@ class Sampler:
         self._penalize(scores)
         for token, bias in self._bias.items():
             scores[token] += np.float32(bias)
+        if self._constraint is not None:
+            self._constraint.mask(scores)
         best = int(scores.argmax())  # NaN counts as the largest
         if not np.isfinite(scores[best]):
             raise EngineError("the model computed no usable logits; its file may be damaged")
