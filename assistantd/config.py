@@ -51,19 +51,20 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class SamplingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """[sampling]: what a request gets when it does not say"""
 
-    temperature: Annotated[float, Meta(ge=0, le=10)] = 0.7
+    temperature: Annotated[float, Meta(ge=0, le=10)] = 0.2
+    """Low: what the default model's authors advise, and small models wander otherwise."""
     top_k: Annotated[int, Meta(ge=0)] = 40
-    top_p: Annotated[float, Meta(gt=0, le=1)] = 0.95
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 0.9
     min_p: Annotated[float, Meta(ge=0, le=1)] = 0.05
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.1
     max_tokens: Positive = 1024
 
 
 class ChatConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """[chat]"""
 
-    system: str = ""
-    """System prompt of new conversations; empty leaves it to the model's template."""
+    system: str = "You are a helpful assistant."
+    """System prompt where a request or session has none; empty leaves it to the template."""
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

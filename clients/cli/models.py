@@ -1,0 +1,156 @@
+"""`assistant models`: what the daemon can run, what it has in memory, and where to get more."""
+
+import click
+
+from clients.cli.output import clean, human_bytes, human_count, pairs, print_json, table
+from clients.cli.settings import HELP, Settings, common, pass_settings
+
+
+@click.group(context_settings=HELP)
+def models() -> None:
+    """Fetch, show and choose models.
+
+    \b
+    assistant models pull smollm2                     the default, 98 MB
+    assistant models pull ORG/REPO/FILE.gguf          from Hugging Face
+    assistant models pull https://HOST/FILE.gguf
+    assistant models load FILE                        answer with it from now on
+    """
+
+
+@models.command("list")
+@common
+@pass_settings
+def list_(settings: Settings) -> None:
+    """Models on this machine; the one in memory is marked."""
+    from clients.cli.connection import connect
+
+    with connect(settings, start=True) as client:
+        found = client.models()
+    if settings.json:
+        print_json(found)
+        return
+    rows = []
+    for model in found:
+        marks = [
+            word for word, is_so in (("loaded", model.loaded), ("default", model.default)) if is_so
+        ]
+        remark = model.problem or ", ".join(marks)
+        rows.append((model.name, human_bytes(model.size_bytes), model.quantization or "", remark))
+    table(("model", "size", "quantization", ""), rows)
+
+
+@models.command()
+@click.argument("name")
+@common
+@pass_settings
+def show(settings: Settings, name: str) -> None:
+    """A model in detail, with the memory it will need."""
+    from clients.cli.connection import connect
+
+    with connect(settings, start=True) as client:
+        model = client.model(name)
+    if settings.json:
+        print_json(model)
+        return
+    memory = model.memory_bytes or {}
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {human_bytes(n)}"
+        for name, n in memory.items()
+        if name != "total"
+    )
+    total = f"{human_bytes(memory['total'])} ({parts})" if "total" in memory else parts
+    heads = f"{model.n_heads} ({model.n_kv_heads} for keys and values)" if model.n_heads else None
+    rows = [
+        ("name", model.name),
+        ("problem", model.problem),
+        ("in memory", "yes" if model.loaded else "no"),
+        ("size on disk", human_bytes(model.size_bytes)),
+        ("memory needed", total or None),
+        ("architecture", model.architecture),
+        ("parameters", human_count(model.parameters) if model.parameters else None),
+        ("quantization", model.quantization),
+        ("context", f"{model.context_length:,} tokens" if model.context_length else None),
+        ("layers", str(model.n_layers) if model.n_layers else None),
+        ("width", str(model.embedding_length) if model.embedding_length else None),
+        ("heads", heads),
+        ("vocabulary", f"{model.vocab_size:,} tokens" if model.vocab_size else None),
+        ("tokenizer", model.tokenizer),
+        ("licence", model.license),
+        ("source", model.source),
+        ("sha256", model.sha256),
+        ("file", model.path),
+    ]
+    pairs([(label, value) for label, value in rows if value])
+
+
+@models.command()
+@click.argument("name")
+@common
+@pass_settings
+def pull(settings: Settings, name: str) -> None:
+    """Download a model: a name, ORG/REPO/FILE.gguf, or a URL.
+
+    Ctrl-C cancels the download; the next one goes on where it stopped.
+    """
+    from clients.cli.answering import pull as pull_model
+    from clients.cli.connection import connect
+
+    with connect(settings, start=True, timeout=None) as client:
+        model = pull_model(client, name)
+    if settings.json:
+        print_json(model)
+
+
+@models.command()
+@click.argument("name")
+@common
+@pass_settings
+def load(settings: Settings, name: str) -> None:
+    """Answer with this model until the daemon restarts."""
+    from clients.cli.connection import connect
+    from clients.cli.progress import Reporter
+
+    with connect(settings, start=True, timeout=None) as client, Reporter() as reporter:
+        model = client.load(name, reporter)
+    if settings.json:
+        print_json(model)
+    else:
+        click.echo(clean(f"{model.name} is loaded"))
+
+
+@models.command()
+@common
+@pass_settings
+def unload(settings: Settings) -> None:
+    """Give the model's memory back."""
+    from clients.cli.connection import connect
+
+    with connect(settings, start=False, timeout=None) as client:
+        done = client.unload()
+    if settings.json:
+        print_json(done)
+    else:
+        click.echo("no model is in memory now")
+
+
+@models.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@common
+@pass_settings
+def remove(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
+    """Delete models from the disk."""
+    import sys
+
+    from clients.cli.connection import connect
+
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm(f"Delete {', '.join(names)} from the disk?", abort=True, err=True)
+    with connect(settings, start=True) as client:
+        for name in names:
+            done = client.remove_model(name)
+            if settings.json:
+                print_json(done)
+            else:
+                click.echo(f"{name} was deleted")
