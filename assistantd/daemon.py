@@ -159,17 +159,16 @@ class Daemon:
 
     def _install_signals(self) -> Callable[[], None]:
         before_fd = signal.set_wakeup_fd(self._server.bell.writer, warn_on_full_buffer=False)
-        before = {
-            number: signal.signal(number, lambda *_: self.stop())
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
 
-        def restore() -> None:
+        def ignore() -> None:
+            # the process is ending already: one signal more must not spoil its exit code
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
             signal.set_wakeup_fd(before_fd)
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
-        return restore
+        return ignore
 
     def _is_over(self) -> bool:
         """Asked by the serving thread whenever the bell rang: acts on stop requests."""

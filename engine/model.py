@@ -231,7 +231,7 @@ class Model:
             hidden=quantize.allocate(max_rows, config.hidden_dim),
             last=quantize.allocate(max_outputs, config.dim),
             logits=np.zeros((max_outputs, config.vocab_size), np.float32),
-            scores=np.zeros((n_threads, max_context), np.float32),
+            scores=np.zeros((n_threads, -(-max_context // 8) * 8), np.float32),
             scratch=np.zeros((n_threads, scratch_bytes(widest)), np.uint8),
         )
 

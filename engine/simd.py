@@ -396,6 +396,58 @@ def fma(typingctx, a, b, c):
 
 
 @intrinsic
+def exp(typingctx, value):
+    """e to the power of each lane of an f32x8, to within 2 units in the last place.
+
+    x = n·ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor series to r⁷ / 7!, then n is added to
+    the exponent. Below -87 the result is 0, above 88 it stays at e^88.
+    """
+
+    def codegen(context, builder, signature, args):
+        vector, integers = f32x8.vector, i32x8.vector
+        x = args[0]
+        n_lanes = vector.count
+
+        def constant(number: float):
+            return _constant(vector, number)
+
+        def fused(a, b, c):
+            return _call(builder, f"llvm.fma.v{n_lanes}f32", vector, [a, b, c])
+
+        too_small = builder.fcmp_ordered("<", x, constant(-87.0))
+        x = _call(builder, f"llvm.minnum.v{n_lanes}f32", vector, [x, constant(88.0)])
+        x = _call(builder, f"llvm.maxnum.v{n_lanes}f32", vector, [x, constant(-87.0)])
+        n = _call(
+            builder,
+            f"llvm.rint.v{n_lanes}f32",
+            vector,
+            [builder.fmul(x, constant(1.4426950216293335))],
+        )
+        # ln 2 in two parts, so that n·ln 2 is exact enough
+        r = fused(n, constant(-0.693145751953125), x)
+        r = fused(n, constant(-1.428606765330187e-06), r)
+        factorials = (5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0)
+        result = constant(1.0 / factorials[0])
+        for factorial in factorials[1:]:
+            result = fused(result, r, constant(1.0 / factorial))
+        exponent = builder.shl(builder.fptosi(n, integers), _constant(integers, 23))
+        bits = builder.add(builder.bitcast(result, integers), exponent)
+        return builder.select(too_small, constant(0.0), builder.bitcast(bits, vector))
+
+    return f32x8(f32x8), codegen
+
+
+@intrinsic
+def divide(typingctx, a, b):
+    """a / b, lane by lane, of two float vectors."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fdiv(args[0], args[1])
+
+    return a(a, a), codegen
+
+
+@intrinsic
 def sum_lanes(typingctx, value):
     """The sum of a float vector's lanes, pairwise."""
 

@@ -33,7 +33,7 @@ def attend(q, pool, page_table, layer, kv_head, n_positions, scores, out):
     q, out      (head_dim,) f32
     pool        see above
     page_table  (n_pages,) i32
-    scores      (≥ n_positions,) f32, scratch
+    scores      (n_positions rounded up to 8,) f32 at least, scratch
     Source: Vaswani et al. 2017, eq. 1.
     """
     head_dim = q.shape[0]
@@ -46,11 +46,16 @@ def attend(q, pool, page_table, layer, kv_head, n_positions, scores, out):
             score = _dot_f16(q_address, keys + 2 * slot * head_dim, head_dim) * scale
             scores[start + slot] = score
             peak = max(peak, score)
-    total = np.float32(0.0)
-    for p in range(n_positions):
-        weight = np.exp(scores[p] - peak)
-        scores[p] = weight
-        total += weight
+    for p in range(n_positions, n_positions + -n_positions % 8):
+        scores[p] = -np.inf  # up to a whole vector, where they weigh nothing
+    scores_address = scores.ctypes.data
+    sums = v.zero_f32x8()
+    one, minus_peak = v.splat_f32x8(np.float32(1.0)), v.splat_f32x8(-peak)
+    for p in range(0, n_positions, 8):
+        weights = v.exp(v.fma(v.load_f32x8(scores_address + 4 * p), one, minus_peak))
+        v.store_f32x8(scores_address + 4 * p, weights)
+        sums = v.fma(weights, one, sums)
+    total = v.sum_lanes(sums)
     inverse = np.float32(1.0) / total
     out_address = out.ctypes.data
     # 32 dimensions at a time stay in registers while the positions pass

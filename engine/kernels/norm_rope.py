@@ -49,6 +49,13 @@ def store_f16_row(x, out):
 @inline
 def silu_multiply(gate, up, out):
     """out = gate · sigmoid(gate) · up, all (n,) f32 (Shazeer 2020, SwiGLU)."""
-    for j in range(gate.shape[0]):
-        g = gate[j]
-        out[j] = g / (np.float32(1.0) + np.exp(-g)) * up[j]
+    n = gate.shape[0]
+    gate_address, up_address, out_address = gate.ctypes.data, up.ctypes.data, out.ctypes.data
+    one, minus_one = v.splat_f32x8(np.float32(1.0)), v.splat_f32x8(np.float32(-1.0))
+    for at in range(0, 4 * (n - n % 8), 32):
+        g = v.load_f32x8(gate_address + at)
+        sigmoid = v.divide(one, v.fma(v.exp(v.multiply(g, minus_one)), one, one))
+        swish = v.multiply(g, sigmoid)
+        v.store_f32x8(out_address + at, v.multiply(swish, v.load_f32x8(up_address + at)))
+    for j in range(n - n % 8, n):
+        out[j] = gate[j] * (np.float32(1.0) / (np.float32(1.0) + np.exp(-gate[j]))) * up[j]
