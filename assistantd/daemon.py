@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -30,7 +31,7 @@ from assistantd.models import ModelStore, StoreError
 from assistantd.protocol import Done, Progress, Reply, SessionInfo, StatusInfo
 from assistantd.scheduler import LoadRequest, Scheduler, State, error, load_engine
 from assistantd.server import Peer, Server
-from assistantd.sessions import SessionStore
+from assistantd.sessions import NewerSchemaError, SessionStore
 from assistantd.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,10 @@ class Daemon:
             socket_path = config.listen.removeprefix("ipc://")
             closing.enter_context(take_lock(config.data_path / "assistantd.lock"))
             closing.enter_context(take_lock(Path(f"{socket_path}.lock")))
-            storage = Storage(config.data_path / "sessions.db")
+            try:
+                storage = Storage(config.data_path / "sessions.db")
+            except (sqlite3.Error, NewerSchemaError) as problem:
+                raise StartError(f"cannot open the sessions: {problem}") from problem
             closing.callback(storage.close)
             self._storage = storage
             self._store = ModelStore(config.data_path / "models")

@@ -167,6 +167,7 @@ class Scheduler:
                 self._admit()
                 if self._active:
                     self._step()
+                    self._admit()  # at once: with nothing active the next look at the inbox waits
         finally:
             if self._engine is not None:
                 self._engine.close()

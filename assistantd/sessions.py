@@ -44,6 +44,10 @@ MIGRATIONS = (
 TITLE_CHARS = 60
 
 
+class NewerSchemaError(Exception):
+    """The database was written by a later version, which knows what this one does not."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """A user's message that was stored, with what was said before it."""
@@ -87,18 +91,18 @@ class SessionStore:
         db = sqlite3.connect(self.path, isolation_level=None, timeout=10)
         try:
             self.path.chmod(0o600)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version > len(MIGRATIONS):
+                raise NewerSchemaError(
+                    f"{self.path} was written by a newer assistantd (schema {version}, "
+                    f"this one knows {len(MIGRATIONS)}); install that version again"
+                )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
             (check,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if check != "ok":
                 raise sqlite3.DatabaseError(check)
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version > len(MIGRATIONS):
-                raise sqlite3.OperationalError(
-                    f"{self.path} was written by a newer assistantd (schema {version}, "
-                    f"this one knows {len(MIGRATIONS)}); install that version again"
-                )
             for number in range(version, len(MIGRATIONS)):
                 db.executescript(
                     f"BEGIN;{MIGRATIONS[number]}PRAGMA user_version = {number + 1};COMMIT;"
