@@ -4,8 +4,9 @@ The queue is fair between clients: who has the fewest answers under way comes fi
 waited longest without a turn. A session answers one message at a time.
 """
 
+import itertools
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from assistantd.sessions import Turn
 
 if TYPE_CHECKING:
     from engine.generate import Sequence
+
+CLIENTS_REMEMBERED = 1000
+"""Clients whose last turn is remembered while they have nothing waiting."""
 
 ReplyTo = Callable[[Reply], None]
 """Sends a reply to whoever made the request; may be called from any thread."""
@@ -63,8 +67,9 @@ class FairQueue:
     """Waiting jobs, by client."""
 
     def __init__(self) -> None:
-        # clients in the order in which they had their last turn
-        self._clients: OrderedDict[bytes, deque[Job]] = OrderedDict()
+        self._clients: dict[bytes, deque[Job]] = {}
+        self._turns = itertools.count(1)
+        self._last_turn: dict[bytes, int] = {}  # client → number of its last turn, oldest first
 
     def __len__(self) -> int:
         return sum(len(jobs) for jobs in self._clients.values())
@@ -101,13 +106,14 @@ class FairQueue:
                 if job.session is None or job.turn is not None or job.session not in busy:
                     found.append(job)
                     break
-        # the sort is stable: among equals, who had a turn longest ago comes first
-        found.sort(key=lambda job: under_way[job.client])
+        # the sort is stable: among equals, who came first
+        found.sort(key=lambda job: (under_way[job.client], self._last_turn.get(job.client, 0)))
         return found
 
     def took_turn(self, job: Job) -> None:
         """Remove a job that is being started, and put its client behind the others."""
-        client = job.client
         self.remove(job)
-        if client in self._clients:
-            self._clients.move_to_end(client)
+        self._last_turn.pop(job.client, None)
+        self._last_turn[job.client] = next(self._turns)
+        if len(self._last_turn) > CLIENTS_REMEMBERED:
+            del self._last_turn[next(iter(self._last_turn))]
