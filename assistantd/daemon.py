@@ -26,10 +26,11 @@ from typing import IO
 from assistantd import protocol
 from assistantd.config import Config
 from assistantd.jobs import Job
+from assistantd.loading import load_engine
 from assistantd.log import fields
 from assistantd.models import ModelStore, StoreError
 from assistantd.protocol import Done, Progress, Reply, SessionInfo, StatusInfo
-from assistantd.scheduler import LoadRequest, Scheduler, State, error, load_engine
+from assistantd.scheduler import LoadRequest, Scheduler, State, error
 from assistantd.server import Peer, Server
 from assistantd.sessions import NewerSchemaError, SessionStore
 from assistantd.storage import Storage

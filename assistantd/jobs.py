@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from assistantd.protocol import Chat, Complete, Reply
+from assistantd.protocol import Chat, Complete, Reply, Timings
 from assistantd.sessions import Turn
 
 if TYPE_CHECKING:
@@ -61,6 +61,25 @@ class Job:
     def name(self) -> str:
         """The request id for logs."""
         return self.request_id.decode("utf-8", "backslashreplace")
+
+    def timings(self) -> Timings:
+        """Durations and token counts up to now."""
+        now = time.monotonic()
+        started, first = self.started or now, self.first_token or now
+        n_tokens = len(self.sequence.completion_ids) if self.sequence else 0
+        decode_s = now - first
+        return Timings(
+            queued_ms=round(1000 * (started - self.received), 1),
+            prefill_ms=round(1000 * (first - started), 1),
+            prompt_tokens=len(self.prompt_ids or ()),
+            cached_tokens=self.sequence.n_cached if self.sequence else 0,
+            first_token_ms=round(1000 * (first - self.received), 1),
+            decode_ms=round(1000 * decode_s, 1),
+            completion_tokens=n_tokens,
+            tokens_per_second=round((n_tokens - 1) / decode_s, 2)
+            if n_tokens > 1 and decode_s > 0
+            else 0.0,
+        )
 
 
 class FairQueue:

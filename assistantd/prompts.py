@@ -6,9 +6,16 @@ turns find their beginning in the KV cache instead of sliding by a message each 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from assistantd.config import Config
+from assistantd.jobs import Job
+from assistantd.protocol import Chat, Complete, Progress
 from engine.errors import PromptTooLongError
+
+if TYPE_CHECKING:
+    from engine.generate import Engine
+    from engine.sampler import SamplingParams
 
 ANSWER_SHARE = 0.25
 """Share of the context that is kept for the answer, at most…"""
@@ -70,3 +77,81 @@ def fit(
     if len(ids) >= context_length:
         raise PromptTooLongError(len(ids), limit)
     return ids, first
+
+
+class Prompts:
+    """What requests ask for, in the engine's terms."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._first_kept: dict[str, int] = {}  # session → where its history was cut
+
+    def forget(self) -> None:
+        """Another model has another context: cut anew."""
+        self._first_kept.clear()
+
+    def encode(self, job: Job, engine: "Engine") -> list[int]:
+        """Tokens of a job's prompt; of a job in a session, its turn must be stored.
+
+        Raises:
+            PromptTooLongError: the system prompt and the new message do not fit the context.
+            EngineError: the chat template failed.
+        """
+        request = job.request
+        if isinstance(request, Complete):
+            tokenizer = engine.tokenizer
+            ids = tokenizer.encode(request.prompt, add_bos=tokenizer.add_bos)
+            return ids or [tokenizer.bos_id if tokenizer.bos_id is not None else 0]
+        default_system = self._config.chat.system or None
+        if request.messages is not None:
+            messages = [{"role": m.role, "content": m.content} for m in request.messages]
+            system = request.system or default_system
+            if system and messages[0]["role"] != "system":
+                messages.insert(0, {"role": "system", "content": system})
+            return engine.chat.encode(messages)
+        assert request.text is not None
+        if request.session is None:
+            system = request.system or default_system
+            return fit(engine.chat, system, [], request.text, engine.context_length)[0]
+        assert job.turn is not None
+        session, text, turn = request.session, request.text, job.turn.result()
+        before = self._first_kept.get(session, 0)
+        ids, first = fit(
+            engine.chat,
+            turn.system or default_system,
+            turn.history,
+            text,
+            engine.context_length,
+            before,
+        )
+        if first != before:
+            self._first_kept[session] = first
+            note = f"the conversation outgrew the context: its first {first} messages are left out"
+            job.reply(Progress("prefill", note))
+        return ids
+
+    def sampling(self, request: Chat | Complete, engine: "Engine") -> "SamplingParams":
+        """What the request says about sampling, completed from the configuration."""
+        from engine.sampler import SamplingParams
+
+        defaults = self._config.sampling
+
+        def pick(name: str) -> float:
+            value = getattr(request, name)
+            return getattr(defaults, name) if value is None else value  # type: ignore[no-any-return]
+
+        stops = engine.chat.stop_strings if isinstance(request, Chat) else ()
+        return SamplingParams(
+            max_tokens=int(pick("max_tokens")),
+            temperature=pick("temperature"),
+            top_k=int(pick("top_k")),
+            top_p=pick("top_p"),
+            min_p=pick("min_p"),
+            repeat_penalty=pick("repeat_penalty"),
+            presence_penalty=request.presence_penalty or 0.0,
+            frequency_penalty=request.frequency_penalty or 0.0,
+            seed=request.seed,
+            stop=(*request.stop, *stops),
+            logit_bias={int(k): v for k, v in (request.logit_bias or {}).items()},
+            grammar=None if request.format == "text" else request.format,
+        )

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Literal
 
 from assistantd.config import Config
 from assistantd.jobs import FairQueue, Job, ReplyTo
+from assistantd.loading import brief, load_engine, model_info
 from assistantd.log import fields
 from assistantd.models import DEFAULT_MODEL, ModelStore, StoreError
-from assistantd.prompts import fit
+from assistantd.prompts import Prompts
 from assistantd.protocol import (
     Chat,
-    Complete,
     Delta,
     Done,
     Error,
@@ -37,14 +37,12 @@ from assistantd.protocol import (
     Progress,
     QueueStatus,
     SessionInfo,
-    Timings,
 )
 from assistantd.storage import Storage
 from engine.errors import EngineError, GrammarError, PromptTooLongError
 
 if TYPE_CHECKING:
     from engine.generate import Engine, ProgressCallback, StepOutput
-    from engine.sampler import SamplingParams
 
 log = logging.getLogger(__name__)
 
@@ -68,18 +66,6 @@ class LoadRequest:
     reply: ReplyTo | None = None
 
 
-def load_engine(path: Path, config: Config, progress: "ProgressCallback") -> "Engine":
-    """The real engine; numba is imported here and not before."""
-    from engine.generate import Engine
-
-    return Engine.load(
-        path,
-        n_threads=config.engine.threads or None,
-        kv_tokens=config.engine.kv_tokens,
-        progress=progress,
-    )
-
-
 class Scheduler:
     """The engine thread. Methods without a leading underscore may be called from any thread."""
 
@@ -97,7 +83,7 @@ class Scheduler:
         self._active: list[Job] = []
         self._loads: deque[LoadRequest] = deque()
         self._engine: Engine | None = None
-        self._first_kept: dict[str, int] = {}  # session → where its history was cut
+        self._prompts = Prompts(config)
         self._durations: deque[float] = deque(maxlen=ANSWERS_REMEMBERED)
         self._stop_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -280,9 +266,9 @@ class Scheduler:
     def _start_or_fail(self, job: Job, engine: "Engine") -> bool:
         """Start a job, or answer why it cannot be. False if it has to wait for room."""
         try:
-            params = self._params(job.request)
+            params = self._prompts.sampling(job.request, engine)
             if job.prompt_ids is None:
-                job.prompt_ids = self._encode(job, engine)
+                job.prompt_ids = self._prompts.encode(job, engine)
             if not engine.has_room(len(job.prompt_ids), params.max_tokens):
                 if self._active:
                     return False
@@ -302,66 +288,6 @@ class Scheduler:
             self._active.append(job)
             job.started = job.last_progress = time.monotonic()
         return True
-
-    def _encode(self, job: Job, engine: "Engine") -> list[int]:
-        request = job.request
-        if isinstance(request, Complete):
-            tokenizer = engine.tokenizer
-            ids = tokenizer.encode(request.prompt, add_bos=tokenizer.add_bos)
-            return ids or [tokenizer.bos_id if tokenizer.bos_id is not None else 0]
-        default_system = self._config.chat.system or None
-        if request.messages is not None:
-            messages = [{"role": m.role, "content": m.content} for m in request.messages]
-            system = request.system or default_system
-            if system and messages[0]["role"] != "system":
-                messages.insert(0, {"role": "system", "content": system})
-            return engine.chat.encode(messages)
-        assert request.text is not None
-        if request.session is None:
-            system = request.system or default_system
-            return fit(engine.chat, system, [], request.text, engine.context_length)[0]
-        assert job.turn is not None
-        session, text, turn = request.session, request.text, job.turn.result()
-        before = self._first_kept.get(session, 0)
-        ids, first = fit(
-            engine.chat,
-            turn.system or default_system,
-            turn.history,
-            text,
-            engine.context_length,
-            before,
-        )
-        if first != before:
-            self._first_kept[session] = first
-            note = f"the conversation outgrew the context: its first {first} messages are left out"
-            job.reply(Progress("prefill", note))
-        return ids
-
-    def _params(self, request: Chat | Complete) -> "SamplingParams":
-        from engine.sampler import SamplingParams
-
-        defaults = self._config.sampling
-
-        def pick(name: str) -> float:
-            value = getattr(request, name)
-            return getattr(defaults, name) if value is None else value  # type: ignore[no-any-return]
-
-        engine = self._engine
-        stops = engine.chat.stop_strings if engine and isinstance(request, Chat) else ()
-        return SamplingParams(
-            max_tokens=int(pick("max_tokens")),
-            temperature=pick("temperature"),
-            top_k=int(pick("top_k")),
-            top_p=pick("top_p"),
-            min_p=pick("min_p"),
-            repeat_penalty=pick("repeat_penalty"),
-            presence_penalty=request.presence_penalty or 0.0,
-            frequency_penalty=request.frequency_penalty or 0.0,
-            seed=request.seed,
-            stop=(*request.stop, *stops),
-            logit_bias={int(k): v for k, v in (request.logit_bias or {}).items()},
-            grammar=None if request.format == "text" else request.format,
-        )
 
     # --- computing ---------------------------------------------------------------------------
 
@@ -414,7 +340,7 @@ class Scheduler:
     def _finish(self, job: Job, reason: FinishReason) -> None:
         """Take a job out, store its answer, and only then say that it is done."""
         self._take_out(job)
-        timings = self._timings(job)
+        timings = job.timings()
         text = "".join(job.parts)
         self.requests_served += 1
         if job.started:
@@ -434,7 +360,7 @@ class Scheduler:
                 tokens_per_second=timings.tokens_per_second,
             ),
         )
-        done = Done(text=text, finish_reason=reason, timings=timings, model=_brief(self.model))
+        done = Done(text=text, finish_reason=reason, timings=timings, model=brief(self.model))
         self.memory = self._engine.memory() if self._engine else {}
         if job.turn is None or not job.started or (not text and reason != "stop"):
             job.reply(done)
@@ -468,24 +394,6 @@ class Scheduler:
         else:
             self._waiting.remove(job)
 
-    def _timings(self, job: Job) -> Timings:
-        now = time.monotonic()
-        started, first = job.started or now, job.first_token or now
-        n_tokens = len(job.sequence.completion_ids) if job.sequence else 0
-        decode_s = now - first
-        return Timings(
-            queued_ms=round(1000 * (started - job.received), 1),
-            prefill_ms=round(1000 * (first - started), 1),
-            prompt_tokens=len(job.prompt_ids or ()),
-            cached_tokens=job.sequence.n_cached if job.sequence else 0,
-            first_token_ms=round(1000 * (first - job.received), 1),
-            decode_ms=round(1000 * decode_s, 1),
-            completion_tokens=n_tokens,
-            tokens_per_second=round((n_tokens - 1) / decode_s, 2)
-            if n_tokens > 1 and decode_s > 0
-            else 0.0,
-        )
-
     # --- the model ---------------------------------------------------------------------------
 
     def _load_if_missing(self) -> None:
@@ -513,7 +421,7 @@ class Scheduler:
             # unloaded first: two models at once may not fit
             self._engine.close()
             self._engine, self.model, self.memory = None, None, {}
-            self._first_kept.clear()
+            self._prompts.forget()
         if request.name is None or path is None:
             self._no_model("the model was unloaded; load one with `assistant models load NAME`")
             reply(Done(message="unloaded"))
@@ -540,7 +448,7 @@ class Scheduler:
             reply(error("internal", f"loading {name} failed; see the daemon's log"))
             self._no_model(f"loading {name} failed; see the daemon's log")
         else:
-            self.model = _model_info(name, path, self._engine)
+            self.model = model_info(name, path, self._engine)
             self.memory = self._engine.memory()
             log.info("loaded", extra=fields(model=name, seconds=time.monotonic() - started))
             self._set_state("ready")
@@ -569,23 +477,3 @@ class Scheduler:
         if grace_s <= 0:
             for job in list(self._active):
                 self._end(job, "cancelled")
-
-
-def _brief(model: ModelInfo | None) -> ModelInfo | None:
-    return ModelInfo(model.name, model.size_bytes, loaded=True) if model else None
-
-
-def _model_info(name: str, path: Path, engine: "Engine") -> ModelInfo:
-    info = engine.info
-    return ModelInfo(
-        name=name,
-        size_bytes=path.stat().st_size,
-        loaded=True,
-        path=str(path),
-        architecture=info.architecture,
-        parameters=info.parameters,
-        quantization=info.quantization,
-        context_length=engine.context_length,
-        n_layers=info.n_layers,
-        vocab_size=info.vocab_size,
-    )

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from assistantd import protocol
+import assistantd.protocol as protocol
 from assistantd.protocol import (
     Cancel,
     Chat,

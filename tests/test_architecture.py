@@ -29,9 +29,7 @@ def test_direction() -> None:
         for name in imports(path):
             root = name.split(".")[0]
             assert root not in ("engine", "numba", "numpy"), (path, name)
-            # `from assistantd import protocol` gives both names
-            allowed = name == "assistantd" or name.startswith("assistantd.protocol")
-            assert root != "assistantd" or allowed, (path, name)
+            assert root != "assistantd" or name.startswith("assistantd.protocol"), (path, name)
 
 
 @pytest.mark.parametrize(
