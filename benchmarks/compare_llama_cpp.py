@@ -72,9 +72,10 @@ class Ours:
             self.model.forward(
                 np.array(part, np.int32),
                 np.arange(at, at + len(part), dtype=np.int32),
-                np.tile(self.sequence.page_table, (len(part), 1)),
+                np.zeros(len(part), np.int32),
+                self.sequence.page_table[None],
                 np.array([len(part) - 1], np.int32),
-                self.cache.pool,
+                self.cache,
             )
             self.sequence.extend(part)
 

@@ -183,9 +183,10 @@ class Engine:
         self._model.forward(
             np.zeros(1, np.int32),
             np.zeros(1, np.int32),
+            np.zeros(1, np.int32),
             sequence.page_table[None],
             np.zeros(1, np.int32),
-            self._cache.pool,
+            self._cache,
         )
         sequence.close()
 
@@ -272,22 +273,25 @@ class Engine:
             return []
         tokens: list[int] = []
         positions: list[int] = []
+        numbers: list[int] = []
         tables: list[np.ndarray] = []
         outputs: list[int] = []
         for sequence, new in rows:
             sequence.cache.reserve(sequence.cache.length + len(new))
             positions.extend(range(sequence.cache.length, sequence.cache.length + len(new)))
             tokens.extend(new)
-            tables.extend([sequence.cache.page_table] * len(new))
+            numbers.extend([len(tables)] * len(new))
+            tables.append(sequence.cache.page_table)
             if sequence.cache.length + len(new) >= len(sequence.prompt_ids):
                 outputs.append(len(tokens) - 1)
         started = time.perf_counter()
         logits = self._model.forward(
             np.array(tokens, np.int32),
             np.array(positions, np.int32),
+            np.array(numbers, np.int32),
             np.stack(tables),
             np.array(outputs, np.int32),
-            self._cache.pool,
+            self._cache,
         )
         self._learn_speed(len(tokens), time.perf_counter() - started)
         results = []

@@ -8,9 +8,11 @@ import numpy as np
 
 from engine.config import ModelConfig, read_config
 from engine.gguf import GGUFFile, open_gguf
-from engine.kernels import PAGE
+from engine.kernels import KV_F16, KV_Q8, PAGE, head_bytes
 
 DEFAULT_KV_TOKENS = 8192
+KV_KINDS = {"f16": KV_F16, "q8": KV_Q8}
+"""How the KV cache may keep its numbers, by the name in the configuration."""
 MAX_ROWS = 128
 """The largest batch of a forward pass, in rows."""
 MAX_OUTPUTS = 32
@@ -67,17 +69,19 @@ def engine_info(file: GGUFFile, config: ModelConfig) -> EngineInfo:
     )
 
 
-def page_bytes(config: ModelConfig) -> int:
-    """Bytes of a page of the KV cache: PAGE positions, all layers, keys and values, f16."""
-    return config.n_layers * 2 * config.n_kv_heads * PAGE * config.head_dim * 2
+def page_bytes(config: ModelConfig, kv_type: str = "f16") -> int:
+    """Bytes of a page of the KV cache: PAGE positions, all layers, keys and values."""
+    return config.n_layers * config.n_kv_heads * head_bytes(KV_KINDS[kv_type], config.head_dim)
 
 
-def memory_estimate(file: GGUFFile, config: ModelConfig, kv_tokens: int) -> dict[str, int]:
+def memory_estimate(
+    file: GGUFFile, config: ModelConfig, kv_tokens: int, kv_type: str = "f16"
+) -> dict[str, int]:
     """Bytes that running the model takes, by owner; `total` is their sum."""
     row = 4 * (4 * config.dim + 3 * config.q_dim + 2 * config.kv_dim + 4 * config.hidden_dim)
     owners = {
         "weights": sum(t.n_bytes for t in file.tensors.values()),
-        "kv_cache": -(-kv_tokens // PAGE) * page_bytes(config),
+        "kv_cache": -(-kv_tokens // PAGE) * page_bytes(config, kv_type),
         "activations": MAX_ROWS * row + MAX_OUTPUTS * 4 * config.vocab_size,
         "runtime": RUNTIME_BYTES,
     }

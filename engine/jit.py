@@ -18,12 +18,14 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
+from engine.target import TARGET
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _kernel_sources() -> list[Path]:
     here = Path(__file__).parent
-    names = ("jit.py", "simd.py", "formats.py", "threads.py", "model.py")
+    names = ("jit.py", "simd.py", "target.py", "formats.py", "threads.py", "model.py")
     return [*(here / name for name in names), *sorted((here / "kernels").glob("*.py"))]
 
 
@@ -41,6 +43,7 @@ def cache_dir() -> Path:
         sys.version,
         llvm.get_host_cpu_name(),
         features,
+        TARGET,
     ):
         digest.update(part.encode() + b"\0")
     root = os.environ.get("ASSISTANTD_KERNEL_CACHE")

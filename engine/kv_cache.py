@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.errors import OutOfCacheError
-from engine.info import page_bytes
-from engine.kernels import PAGE
+from engine.info import KV_KINDS, page_bytes
+from engine.kernels import PAGE, head_bytes
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -49,17 +49,25 @@ class KVCache:
 
     Args:
         n_tokens: capacity in positions, rounded up to whole pages.
+        kv_type: "f16", or "q8" for half the memory.
     Attributes:
-        pool: (n_pages, n_layers, 2, n_kv_heads, PAGE, head_dim) f16 as u16. The memory is taken
-            from the system page by page, as it is first written.
+        pool: (n_pages, n_layers, n_kv_heads, head_bytes) u8, see kernels/attention.py. The memory
+            is taken from the system page by page, as it is first written.
+        kind: what kernels call the kv_type.
     """
 
-    def __init__(self, config: ModelConfig, n_tokens: int) -> None:
+    def __init__(self, config: ModelConfig, n_tokens: int, kv_type: str = "f16") -> None:
+        self.kind = KV_KINDS[kv_type]
         self.n_pages = -(-n_tokens // PAGE)
-        shape = (self.n_pages, config.n_layers, 2, config.n_kv_heads, PAGE, config.head_dim)
-        self.page_bytes = page_bytes(config)
+        shape = (
+            self.n_pages,
+            config.n_layers,
+            config.n_kv_heads,
+            head_bytes(self.kind, config.head_dim),
+        )
+        self.page_bytes = page_bytes(config, kv_type)
         self._map = mmap.mmap(-1, self.n_pages * self.page_bytes)
-        self.pool: npt.NDArray[np.uint16] = np.frombuffer(self._map, np.uint16).reshape(shape)
+        self.pool: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8).reshape(shape)
         self._root = _Page(-1, None)
         self._free = list(range(self.n_pages - 1, -1, -1))
         self._unused: dict[int, _Page] = {}  # sealed pages without users, by index

@@ -9,21 +9,24 @@ Left to others: which rows make up a batch (generate.py), where weights and cach
 (weights.py, kv_cache.py), the arithmetic of a step (kernels/).
 """
 
+import itertools
 from collections import namedtuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engine import simd as v
+from engine.aligned import aligned_zeros
 from engine.config import ModelConfig, rope_frequencies
 from engine.jit import inline, kernel, routine
-from engine.kernels import quantize
-from engine.kernels.attention import attend
+from engine.kernels import BLOCK_ROWS, CHUNK, KV_F16, KV_Q8, PAGE, quantize
+from engine.kernels.attention import attend, part_floats, scratch_floats, store_key_value
 from engine.kernels.matmul import TILE_ROWS, matmul, scratch_bytes
 from engine.kernels.matvec import ADD, OVERWRITE
-from engine.kernels.norm_rope import rms_norm, rope, silu_multiply, store_f16_row
+from engine.kernels.norm_rope import rms_norm, rope, silu_multiply
 from engine.kernels.quantize import quantize_row
 from engine.kernels.unpack import dequantize_row_of
+from engine.kv_cache import KVCache
 from engine.threads import Team, barrier
 from engine.weights import Weights
 
@@ -32,17 +35,21 @@ Shape = namedtuple(
 )
 """ModelConfig as kernels take it: integers, and norm_eps as f32."""
 
-Batch = namedtuple("Batch", "tokens positions page_tables cos sin outputs")
-"""T rows to compute.
+Batch = namedtuple("Batch", "tokens positions sequences page_tables blocks cos sin outputs")
+"""T rows to compute; those of a sequence follow one another.
 
 tokens       (T,) i32
 positions    (T,) i32, of the row in its sequence
-page_tables  (T, max_pages) i32, pages of the row's sequence
-cos, sin     (T, rope_dim // 2) f32
+sequences    (T,) i32, the row of page_tables that is its sequence's
+page_tables  (n_sequences, max_pages) i32
+blocks       (n_blocks, 2) i32: first row and number of rows, at most BLOCK_ROWS of one sequence
+cos, sin     (T, rope_dim) f32, see kernels/norm_rope.py
 outputs      (n_outputs,) i32, rows whose logits are wanted
 """
 
-State = namedtuple("State", "x normed q k v attended gate up hidden last logits scores scratch")
+State = namedtuple(
+    "State", "x normed q k v attended gate up hidden last logits scratch attention parts ticks"
+)
 """Buffers of a pass, allocated once.
 
 x                  (T, dim) f32, the residual stream
@@ -53,9 +60,45 @@ gate, up           (T, hidden_dim) f32
 hidden             Activations (T, hidden_dim)
 last               Activations (max_outputs, dim), the rows of `outputs`
 logits             (max_outputs, vocab_size) f32
-scores             (n_threads, max_context) f32
 scratch            (n_threads, …) u8, for matmul
+attention, parts   scratch of attention, see kernels/attention.py
+ticks              (n_threads, len(PHASES)) i64, time spent, in clock ticks
 """
+
+
+PHASES = (
+    "embedding",
+    "norm",
+    "qkv",
+    "rope",
+    "attention",
+    "attn_output",
+    "gate_up",
+    "silu",
+    "ffn_down",
+    "logits",
+    "barrier",
+)
+"""What the time of a pass is spent on; see docs/kernels.md."""
+(EMBEDDING, NORM, QKV, ROPE, ATTENTION, ATTN_OUTPUT, GATE_UP, SILU, FFN_DOWN, LOGITS, BARRIER) = (
+    range(len(PHASES))
+)
+
+
+@inline
+def spent(ticks, phase, since):
+    """Book the time since `since` on a phase; returns now."""
+    now = v.clock()
+    ticks[phase] += now - since
+    return now
+
+
+@inline
+def meet(sync, n_threads, ticks, phase, since):
+    """End a phase: book its time, and that of waiting for the others. Returns now."""
+    since = spent(ticks, phase, since)
+    barrier(sync, n_threads)
+    return spent(ticks, BARRIER, since)
 
 
 @inline
@@ -80,92 +123,95 @@ def project(thread, n_threads, matrix, act, n_rows, out, mode, state):
 
 
 @kernel
-def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool):
+def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv_kind):
     """Compute the batch: keys and values into the pool, logits of `outputs` into state.logits.
 
     thread, n_threads  which of the team this is
     sync               address of the team's barrier
-    pool               (n_pages, n_layers, 2, n_kv_heads, PAGE, head_dim) f16 as u16
+    pool               (n_pages, n_layers, n_kv_heads, head_bytes) u8, see kernels/attention.py
+    kv_kind            KV_F16 or KV_Q8: how the pool keeps keys and values
     """
     n_rows = batch.tokens.shape[0]
     x, normed = state.x, state.normed
-    page_size = pool.shape[4]
-    group = shape.n_heads // shape.n_kv_heads  # query heads that share a key head
+    ticks, now = state.ticks[thread], v.clock()
 
     # rows of the embedding become the residual stream
     for t in range(thread, n_rows, n_threads):
         dequantize_row_of(weights.token_embd[0], batch.tokens[t], x[t])
-    barrier(sync, n_threads)
+    now = meet(sync, n_threads, ticks, EMBEDDING, now)
 
     for i in range(shape.n_layers):
         # attention: norm, then queries, keys and values from the same quantized input
         for t in range(thread, n_rows, n_threads):
             rms_norm(x[t], weights.attn_norm[i], shape.norm_eps, normed.x[t])
             quantize_row(normed, t)
-        barrier(sync, n_threads)
+        now = meet(sync, n_threads, ticks, NORM, now)
         project(thread, n_threads, weights.attn_q[i], normed, n_rows, state.q, OVERWRITE, state)
         project(thread, n_threads, weights.attn_k[i], normed, n_rows, state.k, OVERWRITE, state)
         project(thread, n_threads, weights.attn_v[i], normed, n_rows, state.v, OVERWRITE, state)
-        barrier(sync, n_threads)
+        now = meet(sync, n_threads, ticks, QKV, now)
 
         # rotate by position; keys and values go to the cache
         for t in range(thread, n_rows, n_threads):
             position = batch.positions[t]
-            page = batch.page_tables[t, position // page_size]
-            slot = position % page_size
+            page = batch.page_tables[batch.sequences[t], position // PAGE]
             for head in range(shape.n_heads):
                 q = state.q[t, head * shape.head_dim : (head + 1) * shape.head_dim]
                 rope(q, batch.cos[t], batch.sin[t])
             for head in range(shape.n_kv_heads):
                 k = state.k[t, head * shape.head_dim : (head + 1) * shape.head_dim]
-                rope(k, batch.cos[t], batch.sin[t])
-                store_f16_row(k, pool[page, i, 0, head, slot])
                 value = state.v[t, head * shape.head_dim : (head + 1) * shape.head_dim]
-                store_f16_row(value, pool[page, i, 1, head, slot])
-        barrier(sync, n_threads)
+                rope(k, batch.cos[t], batch.sin[t])
+                if kv_kind == KV_F16:
+                    store_key_value(KV_F16, pool, page, i, head, position % PAGE, k, value)
+                else:
+                    store_key_value(KV_Q8, pool, page, i, head, position % PAGE, k, value)
+        now = meet(sync, n_threads, ticks, ROPE, now)
 
         # every head of every row looks at its sequence up to and including itself
-        for task in range(thread, n_rows * shape.n_heads, n_threads):
-            t, head = task // shape.n_heads, task % shape.n_heads
-            lanes = slice(head * shape.head_dim, (head + 1) * shape.head_dim)
-            attend(
-                state.q[t, lanes],
-                pool,
-                batch.page_tables[t],
-                i,
-                head // group,
-                batch.positions[t] + 1,
-                state.scores[thread],
-                state.attended.x[t, lanes],
-            )
-        barrier(sync, n_threads)
+        attend(
+            kv_kind,
+            thread,
+            n_threads,
+            sync,
+            shape,
+            i,
+            batch,
+            state.q,
+            pool,
+            state.attention,
+            state.parts,
+            state.attended.x,
+        )
+        now = meet(sync, n_threads, ticks, ATTENTION, now)
         for t in range(thread, n_rows, n_threads):
             quantize_row(state.attended, t)
-        barrier(sync, n_threads)
+        now = meet(sync, n_threads, ticks, NORM, now)
         project(thread, n_threads, weights.attn_output[i], state.attended, n_rows, x, ADD, state)
-        barrier(sync, n_threads)
+        now = meet(sync, n_threads, ticks, ATTN_OUTPUT, now)
 
         # feed-forward: down(silu(gate) · up); a thread finishes its own rows of gate and up
         for t in range(thread, n_rows, n_threads):
             rms_norm(x[t], weights.ffn_norm[i], shape.norm_eps, normed.x[t])
             quantize_row(normed, t)
-        barrier(sync, n_threads)
+        now = meet(sync, n_threads, ticks, NORM, now)
         project(
             thread, n_threads, weights.ffn_gate[i], normed, n_rows, state.gate, OVERWRITE, state
         )
         first, last = project(
             thread, n_threads, weights.ffn_up[i], normed, n_rows, state.up, OVERWRITE, state
         )
+        now = spent(ticks, GATE_UP, now)
         for t in range(n_rows):
             silu_multiply(
                 state.gate[t, first:last], state.up[t, first:last], state.hidden.x[t, first:last]
             )
-        barrier(sync, n_threads)
+        now = meet(sync, n_threads, ticks, SILU, now)
         for t in range(thread, n_rows, n_threads):
             quantize_row(state.hidden, t)
-        barrier(sync, n_threads)
+        now = meet(sync, n_threads, ticks, NORM, now)
         project(thread, n_threads, weights.ffn_down[i], state.hidden, n_rows, x, ADD, state)
-        barrier(sync, n_threads)
+        now = meet(sync, n_threads, ticks, FFN_DOWN, now)
 
     # logits, only of the rows that are asked for
     n_outputs = batch.outputs.shape[0]
@@ -173,11 +219,23 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool):
         row = batch.outputs[o]
         rms_norm(x[row], weights.output_norm, shape.norm_eps, state.last.x[o])
         quantize_row(state.last, o)
-    barrier(sync, n_threads)
+    now = meet(sync, n_threads, ticks, NORM, now)
     project(
         thread, n_threads, weights.output[0], state.last, n_outputs, state.logits, OVERWRITE, state
     )
-    barrier(sync, n_threads)
+    now = meet(sync, n_threads, ticks, LOGITS, now)
+
+
+def blocks_of(sequences: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """(n_blocks, 2) i32: runs of at most BLOCK_ROWS rows of the same sequence."""
+    changes = np.flatnonzero(np.diff(sequences)) + 1
+    bounds = [0, *changes.tolist(), len(sequences)]
+    blocks = [
+        (row, min(BLOCK_ROWS, last - row))
+        for first, last in itertools.pairwise(bounds)
+        for row in range(first, last, BLOCK_ROWS)
+    ]
+    return np.array(blocks, np.int32)
 
 
 class Model:
@@ -206,6 +264,7 @@ class Model:
         self._weights = weights
         self._team = Team(n_threads)
         self._frequencies = rope_frequencies(config, weights.rope_factors)
+        self._signs = np.tile([-1.0, 1.0], len(self._frequencies))
         self._shape = Shape(
             config.n_layers,
             config.n_heads,
@@ -218,32 +277,41 @@ class Model:
             config.vocab_size,
             np.float32(config.norm_eps),
         )
+        group = config.n_heads // config.n_kv_heads
         widest = max(config.dim, config.q_dim, config.hidden_dim)
         self._state = State(
-            x=np.zeros((max_rows, config.dim), np.float32),
+            x=aligned_zeros((max_rows, config.dim), np.float32),
             normed=quantize.allocate(max_rows, config.dim),
-            q=np.zeros((max_rows, config.q_dim), np.float32),
-            k=np.zeros((max_rows, config.kv_dim), np.float32),
-            v=np.zeros((max_rows, config.kv_dim), np.float32),
+            q=aligned_zeros((max_rows, config.q_dim), np.float32),
+            k=aligned_zeros((max_rows, config.kv_dim), np.float32),
+            v=aligned_zeros((max_rows, config.kv_dim), np.float32),
             attended=quantize.allocate(max_rows, config.q_dim),
-            gate=np.zeros((max_rows, config.hidden_dim), np.float32),
-            up=np.zeros((max_rows, config.hidden_dim), np.float32),
+            gate=aligned_zeros((max_rows, config.hidden_dim), np.float32),
+            up=aligned_zeros((max_rows, config.hidden_dim), np.float32),
             hidden=quantize.allocate(max_rows, config.hidden_dim),
             last=quantize.allocate(max_outputs, config.dim),
-            logits=np.zeros((max_outputs, config.vocab_size), np.float32),
-            scores=np.zeros((n_threads, -(-max_context // 8) * 8), np.float32),
-            scratch=np.zeros((n_threads, scratch_bytes(widest)), np.uint8),
+            logits=aligned_zeros((max_outputs, config.vocab_size), np.float32),
+            scratch=aligned_zeros((n_threads, scratch_bytes(widest)), np.uint8),
+            attention=aligned_zeros(
+                (n_threads, scratch_floats(BLOCK_ROWS * group, config.head_dim)), np.float32
+            ),
+            parts=aligned_zeros(
+                (4 * n_threads, -(-max_context // CHUNK), part_floats(group, config.head_dim)),
+                np.float32,
+            ),
+            ticks=aligned_zeros((n_threads, len(PHASES)), np.int64),
         )
 
     def forward(
         self,
         tokens: npt.NDArray[np.int32],
         positions: npt.NDArray[np.int32],
+        sequences: npt.NDArray[np.int32],
         page_tables: npt.NDArray[np.int32],
         outputs: npt.NDArray[np.int32],
-        pool: npt.NDArray[np.uint16],
+        cache: KVCache,
     ) -> npt.NDArray[np.float32]:
-        """Compute T rows; see Batch for the arguments and kernels/attention.py for the pool.
+        """Compute T rows; see Batch for the arguments.
 
         Returns:
             logits (n_outputs, vocab_size) f32, valid until the next call.
@@ -253,14 +321,23 @@ class Model:
         batch = Batch(
             tokens,
             positions,
+            sequences,
             page_tables,
-            np.cos(angles).astype(np.float32),
-            np.sin(angles).astype(np.float32),
+            blocks_of(sequences),
+            np.cos(angles).repeat(2, axis=1).astype(np.float32),
+            (np.sin(angles).repeat(2, axis=1) * self._signs).astype(np.float32),
             outputs,
         )
-        self._team.run(forward_pass, self._shape, self._weights.views, batch, self._state, pool)
+        views, state = self._weights.views, self._state
+        self._team.run(forward_pass, self._shape, views, batch, state, cache.pool, cache.kind)
         logits: npt.NDArray[np.float32] = self._state.logits[: len(outputs)]
         return logits
+
+    @property
+    def ticks(self) -> npt.NDArray[np.int64]:
+        """(n_threads, len(PHASES)): clock ticks spent since the start; set to 0 at will."""
+        ticks: npt.NDArray[np.int64] = self._state.ticks
+        return ticks
 
     @property
     def buffer_bytes(self) -> int:

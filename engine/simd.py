@@ -1,22 +1,26 @@
-"""The SIMD vocabulary of the kernels: vector types and some thirty operations on them.
+"""The SIMD vocabulary of the kernels: five vector types and the operations on them.
 
 A value of these types is an LLVM vector that ordinary @njit code passes around, so a kernel reads
-like the algorithm. Everything here lowers to portable LLVM vector code, which the backend turns
-into AVX-512, AVX2 or NEON; only `dot` has a lowering of its own where the CPU has the instruction
-(x86 VNNI). Loads and stores take an address (int64) and need no alignment.
+like the algorithm. Vectors are 512 bits wide, or less; the backend makes two or four registers of
+one where the processor's are narrower. Everything lowers to portable LLVM vector code, but for the
+byte dot product, which has an instruction of its own on most targets (see target.py). Loads and
+stores take an address (int64) and need no alignment.
 
-    u8x16 u8x32 u8x64    unsigned or signed bytes (the operation says which)
-    i32x8 i32x16         32-bit integers
-    f32x8 f32x16         single precision
+    u8x16 u8x64    unsigned or signed bytes (the operation says which)
+    i32x16         32-bit integers
+    f32x4 f32x16   single precision
 
 Kernels that use these types belong to engine/kernels/.
 """
 
-import llvmlite.binding as llvm
+import platform
+
 from llvmlite import ir
 from numba.core import types
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic
+
+from engine.target import TARGET
 
 _I8, _I16, _I32, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _F16, _F32 = ir.HalfType(), ir.FloatType()
@@ -37,22 +41,10 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 u8x16 = Vector("u8x16", _I8, 16)
-u8x32 = Vector("u8x32", _I8, 32)
 u8x64 = Vector("u8x64", _I8, 64)
-i32x8 = Vector("i32x8", _I32, 8)
 i32x16 = Vector("i32x16", _I32, 16)
-f32x8 = Vector("f32x8", _F32, 8)
+f32x4 = Vector("f32x4", _F32, 4)
 f32x16 = Vector("f32x16", _F32, 16)
-
-
-def host_has_vnni() -> bool:
-    """Whether this CPU multiplies and sums bytes in one instruction (AVX-512 VNNI)."""
-    features = llvm.get_host_cpu_features()
-    return bool(features.get("avx512vnni") and features.get("avx512vl"))
-
-
-_VNNI = host_has_vnni()
-TARGET = "avx512-vnni" if _VNNI else "generic"
 
 
 def _constant(vector: ir.VectorType, value: int | float) -> ir.Constant:
@@ -105,13 +97,13 @@ def _loader(name: str, memory: ir.Type, result: types.Type, convert=None):
 
 
 def _bf16_to_f32(builder, value):
-    wide_type = ir.VectorType(_I32, 8)
-    wide = builder.shl(builder.zext(value, wide_type), _constant(wide_type, 16))
-    return builder.bitcast(wide, ir.VectorType(_F32, 8))
+    wide = builder.shl(builder.zext(value, i32x16.vector), _constant(i32x16.vector, 16))
+    return builder.bitcast(wide, f32x16.vector)
 
 
 load_u8 = _loader("load_u8", _I8, types.int64, lambda b, v: b.zext(v, _I64))
 load_i8 = _loader("load_i8", _I8, types.int64, lambda b, v: b.sext(v, _I64))
+load_u16 = _loader("load_u16", _I16, types.int64, lambda b, v: b.zext(v, _I64))
 load_u32 = _loader("load_u32", _I32, types.int64, lambda b, v: b.zext(v, _I64))
 load_f32 = _loader("load_f32", _F32, types.float32)
 load_f16 = _loader("load_f16", _F16, types.float32, lambda b, v: b.fpext(v, _F32))
@@ -122,14 +114,19 @@ load_bf16 = _loader(
     lambda b, v: b.bitcast(b.shl(b.zext(v, _I32), ir.Constant(_I32, 16)), _F32),
 )
 load_u8x16 = _loader("load_u8x16", u8x16.vector, u8x16)
-load_u8x32 = _loader("load_u8x32", u8x32.vector, u8x32)
 load_u8x64 = _loader("load_u8x64", u8x64.vector, u8x64)
-load_f32x8 = _loader("load_f32x8", f32x8.vector, f32x8)
+load_f32x4 = _loader("load_f32x4", f32x4.vector, f32x4)
 load_f32x16 = _loader("load_f32x16", f32x16.vector, f32x16)
-load_f16x8 = _loader(
-    "load_f16x8", ir.VectorType(_F16, 8), f32x8, lambda b, v: b.fpext(v, f32x8.vector)
+load_f16x16 = _loader(
+    "load_f16x16", ir.VectorType(_F16, 16), f32x16, lambda b, v: b.fpext(v, f32x16.vector)
 )
-load_bf16x8 = _loader("load_bf16x8", ir.VectorType(_I16, 8), f32x8, _bf16_to_f32)
+load_i8x16 = _loader(
+    "load_i8x16",
+    u8x16.vector,
+    f32x16,
+    lambda b, v: b.sitofp(b.sext(v, i32x16.vector), f32x16.vector),
+)
+load_bf16x16 = _loader("load_bf16x16", ir.VectorType(_I16, 16), f32x16, _bf16_to_f32)
 # Four bytes, repeated sixteen times: the activations that all rows of a tile share.
 load_4u8_x16 = _loader(
     "load_4u8_x16",
@@ -137,6 +134,70 @@ load_4u8_x16 = _loader(
     u8x64,
     lambda b, v: b.bitcast(_splat(b, v, i32x16.vector), u8x64.vector),
 )
+# Four floats, each four times: what the four rows of a quad share (see kernels/unpack.py).
+load_each_4_times = _loader(
+    "load_each_4_times",
+    f32x4.vector,
+    f32x16,
+    lambda b, v: _pick(b, v, [lane // 4 for lane in range(16)]),
+)
+
+
+@intrinsic
+def load_4x16(typingctx, address, second, third, fourth):
+    """Four u8x16 as one u8x64: at the address, and at three offsets from it."""
+
+    def codegen(context, builder, signature, args):
+        parts = []
+        for offset in (None, *args[1:]):
+            at = args[0] if offset is None else builder.add(args[0], offset)
+            pointer = builder.inttoptr(at, u8x16.vector.as_pointer())
+            parts.append(builder.load(pointer, align=1))
+        low = _pick2(builder, parts[0], parts[1], list(range(32)))
+        high = _pick2(builder, parts[2], parts[3], list(range(32)))
+        return _pick2(builder, low, high, list(range(64)))
+
+    return u8x64(*[types.int64] * 4), codegen
+
+
+@intrinsic
+def gather_u32(typingctx, address, offsets):
+    """Sixteen 32-bit integers at the address plus each offset."""
+
+    def codegen(context, builder, signature, args):
+        address, offsets = args
+        if TARGET.startswith("avx512"):
+            base = builder.inttoptr(address, _I8.as_pointer())
+            ones = ir.Constant(ir.VectorType(ir.IntType(1), 16), [True] * 16)
+            zero = ir.Constant(i32x16.vector, None)
+            return _call(
+                builder,
+                "llvm.x86.avx512.mask.gather.dpi.512",
+                i32x16.vector,
+                [zero, base, offsets, ones, ir.Constant(_I32, 1)],
+            )
+        result = ir.Constant(i32x16.vector, ir.Undefined)
+        for lane in range(16):
+            index = ir.Constant(_I32, lane)
+            at = builder.add(address, builder.sext(builder.extract_element(offsets, index), _I64))
+            word = builder.load(builder.inttoptr(at, _I32.as_pointer()), align=1)
+            result = builder.insert_element(result, word, index)
+        return result
+
+    return i32x16(types.int64, i32x16), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address; any address will do."""
+
+    def codegen(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], _I8.as_pointer())
+        flags = [ir.Constant(_I32, n) for n in (0, 3, 1)]  # read, keep in all caches, data
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 def _storer(name: str, value_type: types.Type, memory: ir.Type, convert=None):
@@ -156,125 +217,404 @@ def _storer(name: str, value_type: types.Type, memory: ir.Type, convert=None):
     return intrinsic(store)
 
 
-store_f32x8 = _storer("store_f32x8", f32x8, f32x8.vector)
+store_f32x4 = _storer("store_f32x4", f32x4, f32x4.vector)
 store_f32x16 = _storer("store_f32x16", f32x16, f32x16.vector)
-store_u8x32 = _storer("store_u8x32", u8x32, u8x32.vector)
+store_u8x64 = _storer("store_u8x64", u8x64, u8x64.vector)
+store_i8x16 = _storer("store_i8x16", i32x16, u8x16.vector, lambda b, v: b.trunc(v, u8x16.vector))
 store_f16 = _storer("store_f16", types.float32, _F16, lambda b, v: b.fptrunc(v, _F16))
+store_i8 = _storer("store_i8", types.int64, _I8, lambda b, v: b.trunc(v, _I8))
 store_f32 = _storer("store_f32", types.float32, _F32)
 
 
 @intrinsic
-def store_interleaved(typingctx, address, value, stride):
-    """Store the eight 4-byte groups of a u8x32 at address, address + stride, …"""
+def store_quarters(typingctx, address, value, stride):
+    """Store the four quarters of an f32x16 at address, address + stride, …"""
 
     def codegen(context, builder, signature, args):
         address, value, stride = args
-        groups = builder.bitcast(value, i32x8.vector)
-        for lane in range(8):
-            pointer = builder.inttoptr(address, _I32.as_pointer())
-            builder.store(
-                builder.extract_element(groups, ir.Constant(_I32, lane)), pointer, align=1
-            )
+        for quarter in range(4):
+            pointer = builder.inttoptr(address, f32x4.vector.as_pointer())
+            lanes = list(range(4 * quarter, 4 * quarter + 4))
+            builder.store(_pick(builder, value, lanes), pointer, align=1)
             address = builder.add(address, stride)
         return context.get_dummy_value()
 
-    return types.void(types.int64, u8x32, types.int64), codegen
+    return types.void(types.int64, f32x16, types.int64), codegen
+
+
+@intrinsic
+def transpose_16x16(typingctx, source, stride, target):
+    """Transpose 16 rows of 16 four-byte groups: from source, source + stride, … to target."""
+
+    def codegen(context, builder, signature, args):
+        source, stride, target = args
+        rows = []
+        for _ in range(16):
+            pointer = builder.inttoptr(source, i32x16.vector.as_pointer())
+            rows.append(builder.load(pointer, align=1))
+            source = builder.add(source, stride)
+        # swap the off-diagonal halves of blocks twice as large each time
+        for size in (1, 2, 4, 8):
+            for i in (i for i in range(16) if not i & size):
+                a, b = rows[i], rows[i + size]
+                first = [16 + j - size if j & size else j for j in range(16)]
+                second = [16 + j if j & size else j + size for j in range(16)]
+                rows[i] = _pick2(builder, a, b, first)
+                rows[i + size] = _pick2(builder, a, b, second)
+        for i, row in enumerate(rows):
+            at = builder.add(target, ir.Constant(_I64, 64 * i))
+            pointer = builder.inttoptr(at, i32x16.vector.as_pointer())
+            builder.store(row, pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
 
 
 # --- bytes -------------------------------------------------------------------------------------
 
 
 @intrinsic
-def nibbles(typingctx, value):
-    """u8x16 → u8x32: the low nibbles, then the high ones (ggml's order within a block of 32)."""
+def low_nibbles(typingctx, value):
+    """value & 15 for each byte of a u8x64."""
 
     def codegen(context, builder, signature, args):
-        low = builder.and_(args[0], _constant(u8x16.vector, 15))
-        high = builder.lshr(args[0], _constant(u8x16.vector, 4))
-        mask = ir.Constant(ir.VectorType(_I32, 32), list(range(32)))
-        return builder.shuffle_vector(low, high, mask)
+        return builder.and_(args[0], _constant(u8x64.vector, 15))
 
-    return u8x32(u8x16), codegen
+    return u8x64(u8x64), codegen
 
 
 @intrinsic
-def bits_at(typingctx, value, shift, mask):
-    """(value >> shift) & mask for each byte of a u8x32."""
+def high_nibbles(typingctx, value):
+    """value >> 4 for each byte of a u8x64."""
 
     def codegen(context, builder, signature, args):
-        value, shift, mask = args
-        shifts = _splat(builder, builder.trunc(shift, _I8), u8x32.vector)
-        masks = _splat(builder, builder.trunc(mask, _I8), u8x32.vector)
-        # the shift is done on 16-bit lanes where there is no byte shift; the mask cleans up
-        return builder.and_(builder.lshr(value, shifts), masks)
+        return builder.lshr(args[0], _constant(u8x64.vector, 4))
 
-    return u8x32(u8x32, types.int64, types.int64), codegen
+    return u8x64(u8x64), codegen
 
 
 @intrinsic
 def or_shifted(typingctx, low, high, shift):
-    """low | (high << shift) for each byte of two u8x32."""
+    """low | (high << shift) for each byte of two u8x64; high << shift must fit a byte."""
 
     def codegen(context, builder, signature, args):
         low, high, shift = args
-        shifts = _splat(builder, builder.trunc(shift, _I8), u8x32.vector)
+        shifts = _splat(builder, builder.trunc(shift, _I8), u8x64.vector)
         return builder.or_(low, builder.shl(high, shifts))
 
-    return u8x32(u8x32, u8x32, types.int64), codegen
+    return u8x64(u8x64, u8x64, types.int64), codegen
 
 
 @intrinsic
 def spread_bits(typingctx, bits):
-    """The 32 low bits of an integer as bytes 0 or 1: u8x32."""
+    """The 64 bits of an integer as bytes 0 or 1: u8x64."""
 
     def codegen(context, builder, signature, args):
-        flags = builder.bitcast(builder.trunc(args[0], _I32), ir.VectorType(ir.IntType(1), 32))
-        return builder.zext(flags, u8x32.vector)
+        flags = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), 64))
+        return builder.zext(flags, u8x64.vector)
 
-    return u8x32(types.int64), codegen
+    return u8x64(types.int64), codegen
 
 
 @intrinsic
 def flip_sign(typingctx, value):
-    """Signed bytes as unsigned bytes 128 larger (u8x32)."""
+    """Signed bytes as unsigned bytes 128 larger (u8x64)."""
 
     def codegen(context, builder, signature, args):
-        return builder.xor(args[0], _constant(u8x32.vector, 0x80))
+        return builder.xor(args[0], _constant(u8x64.vector, 0x80))
 
-    return u8x32(u8x32), codegen
-
-
-# --- the dot product ---------------------------------------------------------------------------
-
-
-def _dot_codegen(acc_type: Vector, byte_type: Vector):
-    lanes = acc_type.vector.count
-
-    def codegen(context, builder, signature, args):
-        acc, unsigned, signed = args
-        if _VNNI:
-            bits = 32 * lanes
-            name = f"llvm.x86.avx512.vpdpbusd.{bits}"
-            return _call(builder, name, acc_type.vector, [acc, unsigned, signed])
-        wide = ir.VectorType(_I16, 4 * lanes)
-        products_type = ir.VectorType(_I32, 4 * lanes)
-        products = builder.mul(
-            builder.sext(builder.zext(unsigned, wide), products_type),
-            builder.sext(builder.sext(signed, wide), products_type),
-        )
-        for part in range(4):
-            acc = builder.add(acc, _pick(builder, products, list(range(part, 4 * lanes, 4))))
-        return acc
-
-    return acc_type(acc_type, byte_type, byte_type), codegen
+    return u8x64(u8x64), codegen
 
 
 @intrinsic
-def dot(typingctx, acc, unsigned, signed):
-    """acc[i] + Σ unsigned[4i+j] · signed[4i+j], j = 0…3: i32x8 of u8x32, or i32x16 of u8x64."""
-    if acc == i32x8:
-        return _dot_codegen(i32x8, u8x32)
-    return _dot_codegen(i32x16, u8x64)
+def bit_fields(typingctx, value, first, step, mask):
+    """A u8x16 four times, its bytes shifted right by first, first + step, … and masked: u8x64."""
+
+    def codegen(context, builder, signature, args):
+        value, first, step, mask = args
+        words = ir.VectorType(_I16, 32)
+        four = builder.bitcast(_pick(builder, value, [i % 16 for i in range(64)]), words)
+        quarter = ir.Constant(words, [i // 8 for i in range(32)])
+        steps = _splat(builder, builder.trunc(step, _I16), words)
+        shifts = builder.add(
+            builder.mul(quarter, steps), _splat(builder, builder.trunc(first, _I16), words)
+        )
+        # shifted in pairs of bytes, as there is no byte shift: the mask cleans up
+        shifted = builder.bitcast(builder.lshr(four, shifts), u8x64.vector)
+        return builder.and_(shifted, _splat(builder, builder.trunc(mask, _I8), u8x64.vector))
+
+    return u8x64(u8x16, types.int64, types.int64, types.int64), codegen
+
+
+def _quarter_picker(name: str, quarters: tuple[int, int, int, int]):
+    """An intrinsic (a, b) → u8x64 of four of their eight quarters (those of b are 4-7)."""
+    lanes = [16 * quarter + i for quarter in quarters for i in range(16)]
+
+    def pick(typingctx, a, b):
+        def codegen(context, builder, signature, args):
+            return _pick2(builder, args[0], args[1], lanes)
+
+        return u8x64(u8x64, u8x64), codegen
+
+    pick.__name__ = pick.__qualname__ = name
+    pick.__doc__ = f"Quarters {quarters} of two u8x64 laid end to end."
+    return intrinsic(pick)
+
+
+quarters_0426 = _quarter_picker("quarters_0426", (0, 4, 2, 6))
+quarters_1537 = _quarter_picker("quarters_1537", (1, 5, 3, 7))
+quarters_0246 = _quarter_picker("quarters_0246", (0, 2, 4, 6))
+quarters_1357 = _quarter_picker("quarters_1357", (1, 3, 5, 7))
+
+
+# --- scales: a quad's are sixteen lanes, four rows of each of four blocks ------------------------
+
+
+@intrinsic
+def quad_offsets(typingctx, r0, r1, r2, r3, b0, b1, b2, b3):
+    """i32x16 with r[i % 4] + b[i / 4] in lane i."""
+
+    def codegen(context, builder, signature, args):
+        rows = columns = ir.Constant(i32x16.vector, ir.Undefined)
+        words = [builder.trunc(a, _I32) for a in args]
+        for lane in range(16):
+            index = ir.Constant(_I32, lane)
+            rows = builder.insert_element(rows, words[lane % 4], index)
+            columns = builder.insert_element(columns, words[4 + lane // 4], index)
+        return builder.add(rows, columns)
+
+    return i32x16(*[types.int64] * 8), codegen
+
+
+@intrinsic
+def low_f16(typingctx, words):
+    """The low halves of an i32x16, as half precision: f32x16."""
+
+    def codegen(context, builder, signature, args):
+        halves = builder.trunc(args[0], ir.VectorType(_I16, 16))
+        return builder.fpext(builder.bitcast(halves, ir.VectorType(_F16, 16)), f32x16.vector)
+
+    return f32x16(i32x16), codegen
+
+
+@intrinsic
+def high_f16(typingctx, words):
+    """The high halves of an i32x16, as half precision: f32x16."""
+
+    def codegen(context, builder, signature, args):
+        words = builder.lshr(args[0], _constant(i32x16.vector, 16))
+        halves = builder.trunc(words, ir.VectorType(_I16, 16))
+        return builder.fpext(builder.bitcast(halves, ir.VectorType(_F16, 16)), f32x16.vector)
+
+    return f32x16(i32x16), codegen
+
+
+@intrinsic
+def repeat_4(typingctx, a, b, c, d):
+    """i32x16 with a, b, c, d in lanes 0-3, 4-7, …: what all blocks of a row share."""
+
+    def codegen(context, builder, signature, args):
+        four = ir.Constant(ir.VectorType(_I32, 4), ir.Undefined)
+        for lane, value in enumerate(args):
+            index = ir.Constant(_I32, lane)
+            four = builder.insert_element(four, builder.trunc(value, _I32), index)
+        return _pick(builder, four, [lane % 4 for lane in range(16)])
+
+    return i32x16(*[types.int64] * 4), codegen
+
+
+@intrinsic
+def bytes_by_row(typingctx, a, b, c, d):
+    """Unsigned bytes to f32x16: byte j of the 32-bit a, b, c, d to lanes 4j, 4j + 1, …"""
+
+    def codegen(context, builder, signature, args):
+        four = ir.Constant(ir.VectorType(_I32, 4), ir.Undefined)
+        for lane, value in enumerate(args):
+            index = ir.Constant(_I32, lane)
+            four = builder.insert_element(four, builder.trunc(value, _I32), index)
+        order = [4 * (lane % 4) + lane // 4 for lane in range(16)]
+        ordered = _pick(builder, builder.bitcast(four, u8x16.vector), order)
+        return builder.uitofp(builder.zext(ordered, i32x16.vector), f32x16.vector)
+
+    return f32x16(*[types.int64] * 4), codegen
+
+
+@intrinsic
+def byte_pairs_by_row(typingctx, a, b, c, d):
+    """Signed bytes at four addresses to two f32x16: bytes 2j of each to lanes 4j…, and 2j + 1."""
+
+    def codegen(context, builder, signature, args):
+        four = ir.Constant(ir.VectorType(_I64, 4), ir.Undefined)
+        for lane, address in enumerate(args):
+            word = builder.load(builder.inttoptr(address, _I64.as_pointer()), align=1)
+            four = builder.insert_element(four, word, ir.Constant(_I32, lane))
+        raw = builder.bitcast(four, ir.VectorType(_I8, 32))
+        results = []
+        for odd in (0, 1):
+            order = [8 * (lane % 4) + 2 * (lane // 4) + odd for lane in range(16)]
+            ordered = builder.sext(_pick(builder, raw, order), i32x16.vector)
+            results.append(builder.sitofp(ordered, f32x16.vector))
+        return context.make_tuple(builder, signature.return_type, results)
+
+    return types.UniTuple(f32x16, 2)(*[types.int64] * 4), codegen  # type: ignore[attr-defined]
+
+
+# --- the dot product, for each target ----------------------------------------------------------
+
+
+def _split(builder, vector, n_parts: int) -> list:
+    size = vector.type.count // n_parts
+    return [_pick(builder, vector, list(range(i * size, (i + 1) * size))) for i in range(n_parts)]
+
+
+def _join(builder, parts: list):
+    while len(parts) > 1:
+        lanes = list(range(2 * parts[0].type.count))
+        parts = [_pick2(builder, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _by_parts(n_parts: int):
+    """Make a dot product of narrower vectors one of 512 bits."""
+
+    def decorate(narrow):
+        def dot(builder, acc, unsigned, signed, small: bool):
+            parts = zip(
+                *(_split(builder, a, n_parts) for a in (acc, unsigned, signed)), strict=True
+            )
+            return _join(builder, [narrow(builder, *part, small) for part in parts])
+
+        return dot
+
+    return decorate
+
+
+def _dot_vnni_512(builder, acc, unsigned, signed, small: bool):
+    return _call(builder, "llvm.x86.avx512.vpdpbusd.512", acc.type, [acc, unsigned, signed])
+
+
+@_by_parts(2)
+def _dot_vnni_256(builder, acc, unsigned, signed, small: bool):
+    return _call(builder, "llvm.x86.avx512.vpdpbusd.256", acc.type, [acc, unsigned, signed])
+
+
+@_by_parts(2)
+def _dot_avx2(builder, acc, unsigned, signed, small: bool):
+    words, bytes_ = ir.VectorType(_I16, 16), unsigned.type
+
+    def sums(weights):
+        pairs = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", words, [weights, signed])
+        ones = _constant(words, 1)
+        return _call(builder, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, ones])
+
+    if small:  # the sum of two products fits 16 bits
+        return builder.add(acc, sums(unsigned))
+    even = ir.Constant(bytes_, [255, 0] * 16)
+    odd = ir.Constant(bytes_, [0, 255] * 16)
+    acc = builder.add(acc, sums(builder.and_(unsigned, even)))
+    return builder.add(acc, sums(builder.and_(unsigned, odd)))
+
+
+@_by_parts(4)
+def _dot_usdot(builder, acc, unsigned, signed, small: bool):
+    name = "llvm.aarch64.neon.usdot.v4i32.v16i8"
+    return _call(builder, name, acc.type, [acc, unsigned, signed])
+
+
+@_by_parts(4)
+def _dot_sdot(builder, acc, unsigned, signed, small: bool):
+    def sdot(acc, a):
+        return _call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", acc.type, [acc, a, signed])
+
+    if small:
+        return sdot(acc, unsigned)
+    # w = (w − 128) + 64 + 64, each of which is a signed byte
+    acc = sdot(acc, builder.xor(unsigned, _constant(unsigned.type, 128)))
+    half = _constant(unsigned.type, 64)
+    return sdot(sdot(acc, half), half)
+
+
+@_by_parts(4)
+def _dot_neon(builder, acc, unsigned, signed, small: bool):
+    words = ir.VectorType(_I16, 8)
+
+    def sums(weights):
+        products = [
+            _call(builder, "llvm.aarch64.neon.smull.v8i16", words, [a, b])
+            for a, b in zip(_split(builder, weights, 2), _split(builder, signed, 2), strict=True)
+        ]
+        pairs = _call(builder, "llvm.aarch64.neon.addp.v8i16", words, products)
+        return _call(builder, "llvm.aarch64.neon.saddlp.v4i32.v8i16", acc.type, [pairs])
+
+    if small:
+        return builder.add(acc, sums(unsigned))
+    acc = builder.add(acc, sums(builder.xor(unsigned, _constant(unsigned.type, 128))))
+    of_ones = sums(_constant(unsigned.type, 1))
+    return builder.add(acc, builder.shl(of_ones, _constant(acc.type, 7)))
+
+
+def _dot_portable(builder, acc, unsigned, signed, small: bool):
+    lanes = acc.type.count
+    wide, products_type = ir.VectorType(_I16, 4 * lanes), ir.VectorType(_I32, 4 * lanes)
+    products = builder.mul(
+        builder.sext(builder.zext(unsigned, wide), products_type),
+        builder.sext(builder.sext(signed, wide), products_type),
+    )
+    for part in range(4):
+        acc = builder.add(acc, _pick(builder, products, list(range(part, 4 * lanes, 4))))
+    return acc
+
+
+_DOTS = {
+    "avx512-vnni": _dot_vnni_512,
+    "avx2-vnni": _dot_vnni_256,
+    "avx2": _dot_avx2,
+    "neon-i8mm": _dot_usdot,
+    "neon-dotprod": _dot_sdot,
+    "neon": _dot_neon,
+    "portable": _dot_portable,
+}
+
+
+def _dot_intrinsic(name: str, small: bool, doc: str):
+    def dot(typingctx, acc, unsigned, signed):
+        def codegen(context, builder, signature, args):
+            return _DOTS[TARGET](builder, *args, small)
+
+        return i32x16(i32x16, u8x64, u8x64), codegen
+
+    dot.__name__ = dot.__qualname__ = name
+    dot.__doc__ = doc
+    return intrinsic(dot)
+
+
+dot = _dot_intrinsic(
+    "dot", False, "acc[i] + Σ unsigned[4i+j] · signed[4i+j], j = 0…3: i32x16 of u8x64."
+)
+dot_small = _dot_intrinsic(
+    "dot_small", True, "The same where no unsigned byte is above 127: cheaper on some targets."
+)
+
+
+@intrinsic
+def sum_fours(typingctx, a, b, c, d):
+    """Sums over four lanes each of four i32x16: that of a's lanes 4j… to lane 4j, b's to 4j + 1, …
+
+    All shuffles stay within 128 bits.
+    """
+
+    def codegen(context, builder, signature, args):
+        def interleaved_sum(x, y, first, second):
+            lanes = [[16 * (k // 4) + 4 * q + k % 4 for q in range(4) for k in pattern]
+                     for pattern in (first, second)]  # fmt: skip
+            return builder.add(_pick2(builder, x, y, lanes[0]), _pick2(builder, x, y, lanes[1]))
+
+        # in the patterns, 0-3 are the lanes of x and 4-7 those of y
+        ab = interleaved_sum(args[0], args[1], [0, 4, 1, 5], [2, 6, 3, 7])
+        cd = interleaved_sum(args[2], args[3], [0, 4, 1, 5], [2, 6, 3, 7])
+        return interleaved_sum(ab, cd, [0, 1, 4, 5], [2, 3, 6, 7])
+
+    return i32x16(*[i32x16] * 4), codegen
 
 
 # --- arithmetic --------------------------------------------------------------------------------
@@ -292,31 +632,48 @@ def _nullary(name: str, result: Vector):
     return intrinsic(zero)
 
 
-zero_i32x8 = _nullary("zero_i32x8", i32x8)
 zero_i32x16 = _nullary("zero_i32x16", i32x16)
-zero_f32x8 = _nullary("zero_f32x8", f32x8)
 zero_f32x16 = _nullary("zero_f32x16", f32x16)
 
 
 @intrinsic
-def add_i32(typingctx, a, b):
-    """a + b, lane by lane, of two integer vectors."""
+def to_f32(typingctx, value):
+    """i32x16 → f32x16."""
 
     def codegen(context, builder, signature, args):
-        return builder.add(args[0], args[1])
+        return builder.sitofp(args[0], f32x16.vector)
 
-    return a(a, a), codegen
+    return f32x16(i32x16), codegen
 
 
 @intrinsic
-def to_f32(typingctx, value):
-    """i32x8 → f32x8, i32x16 → f32x16."""
-    result = f32x8 if value == i32x8 else f32x16
+def rounded(typingctx, value):
+    """f32x16 → its lanes rounded to the nearest integer, still as f32x16."""
 
     def codegen(context, builder, signature, args):
-        return builder.sitofp(args[0], result.vector)
+        return _call(builder, "llvm.rint.v16f32", f32x16.vector, [args[0]])
 
-    return result(value), codegen
+    return f32x16(f32x16), codegen
+
+
+@intrinsic
+def to_i32(typingctx, value):
+    """f32x16 of whole numbers → i32x16."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fptosi(args[0], i32x16.vector)
+
+    return i32x16(f32x16), codegen
+
+
+@intrinsic
+def absolute(typingctx, value):
+    """|value|, lane by lane, of an f32x16."""
+
+    def codegen(context, builder, signature, args):
+        return _call(builder, "llvm.fabs.v16f32", f32x16.vector, [args[0]])
+
+    return f32x16(f32x16), codegen
 
 
 def _splat_f32(name: str, result: Vector):
@@ -331,47 +688,42 @@ def _splat_f32(name: str, result: Vector):
     return intrinsic(splat)
 
 
-splat_f32x8 = _splat_f32("splat_f32x8", f32x8)
 splat_f32x16 = _splat_f32("splat_f32x16", f32x16)
 
 
 @intrinsic
-def pack_f32x8(typingctx, a, b, c, d, e, f, g, h):
-    """Eight float32 as one f32x8."""
+def add(typingctx, a, b):
+    """a + b, lane by lane, of two float vectors."""
 
     def codegen(context, builder, signature, args):
-        vector = ir.Constant(f32x8.vector, ir.Undefined)
-        for lane, value in enumerate(args):
-            vector = builder.insert_element(vector, value, ir.Constant(_I32, lane))
-        return vector
+        return builder.fadd(args[0], args[1])
 
-    return f32x8(*[types.float32] * 8), codegen
+    return a(a, a), codegen
 
 
 @intrinsic
-def row_sums(typingctx, a, b, c, d, e, f, g, h):
-    """Sums within eight i32x8, as two i32x8: of their lanes 0-3, and of their lanes 4-7.
-
-    Lane i of both results belongs to the i-th argument.
-    """
-
-    def interleaved_sum(builder, x, y, first, second):
-        # integer sums may be taken in any order, so shuffles that stay within 128 bits do
-        return builder.add(_pick2(builder, x, y, first), _pick2(builder, x, y, second))
+def maximum(typingctx, a, b):
+    """The larger of a and b, lane by lane, of two float vectors."""
 
     def codegen(context, builder, signature, args):
-        low32, high32 = [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]
-        low64, high64 = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]
-        quads = []
-        for i in (0, 4):
-            ab = interleaved_sum(builder, args[i], args[i + 1], low32, high32)
-            cd = interleaved_sum(builder, args[i + 2], args[i + 3], low32, high32)
-            quads.append(interleaved_sum(builder, ab, cd, low64, high64))
-        low = _pick2(builder, quads[0], quads[1], [0, 1, 2, 3, 8, 9, 10, 11])
-        high = _pick2(builder, quads[0], quads[1], [4, 5, 6, 7, 12, 13, 14, 15])
-        return context.make_tuple(builder, signature.return_type, (low, high))
+        return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[0], args[1])
 
-    return types.UniTuple(i32x8, 2)(*[i32x8] * 8), codegen  # type: ignore[attr-defined]
+    return a(a, a), codegen
+
+
+@intrinsic
+def keep_first(typingctx, value, n, other):
+    """The first n lanes of `value`, the others of `other` (float vectors)."""
+
+    def codegen(context, builder, signature, args):
+        value, n, other = args
+        count = value.type.count
+        integers = ir.VectorType(_I32, count)
+        limit = _splat(builder, builder.trunc(n, _I32), integers)
+        first = builder.icmp_signed("<", ir.Constant(integers, list(range(count))), limit)
+        return builder.select(first, value, other)
+
+    return value(value, types.int64, value), codegen
 
 
 @intrinsic
@@ -386,7 +738,7 @@ def multiply(typingctx, a, b):
 
 @intrinsic
 def fma(typingctx, a, b, c):
-    """a · b + c with one rounding, lane by lane (f32x8, f32x16)."""
+    """a · b + c with one rounding, lane by lane, of float vectors."""
 
     def codegen(context, builder, signature, args):
         vector = args[0].type
@@ -397,16 +749,16 @@ def fma(typingctx, a, b, c):
 
 @intrinsic
 def exp(typingctx, value):
-    """e to the power of each lane of an f32x8, to within 2 units in the last place.
+    """e to the power of each lane of a float vector, to within 2 units in the last place.
 
     x = n·ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor series to r⁷ / 7!, then n is added to
     the exponent. Below -87 the result is 0, above 88 it stays at e^88.
     """
 
     def codegen(context, builder, signature, args):
-        vector, integers = f32x8.vector, i32x8.vector
         x = args[0]
-        n_lanes = vector.count
+        vector, n_lanes = x.type, x.type.count
+        integers = ir.VectorType(_I32, n_lanes)
 
         def constant(number: float):
             return _constant(vector, number)
@@ -434,7 +786,7 @@ def exp(typingctx, value):
         bits = builder.add(builder.bitcast(result, integers), exponent)
         return builder.select(too_small, constant(0.0), builder.bitcast(bits, vector))
 
-    return f32x8(f32x8), codegen
+    return value(value), codegen
 
 
 @intrinsic
@@ -447,21 +799,69 @@ def divide(typingctx, a, b):
     return a(a, a), codegen
 
 
+def _reduction(name: str, combine, doc: str):
+    """An intrinsic float vector → float32 that combines the lanes pairwise."""
+
+    def reduce(typingctx, value):
+        def codegen(context, builder, signature, args):
+            vector = args[0]
+            lanes = vector.type.count
+            while lanes > 1:
+                lanes //= 2
+                low = _pick(builder, vector, list(range(lanes)))
+                high = _pick(builder, vector, list(range(lanes, 2 * lanes)))
+                vector = combine(builder, low, high)
+            return builder.extract_element(vector, ir.Constant(_I32, 0))
+
+        return types.float32(value), codegen
+
+    reduce.__name__ = reduce.__qualname__ = name
+    reduce.__doc__ = doc
+    return intrinsic(reduce)
+
+
+sum_lanes = _reduction(
+    "sum_lanes", lambda b, x, y: b.fadd(x, y), "The sum of a float vector's lanes, pairwise."
+)
+max_lanes = _reduction(
+    "max_lanes",
+    lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y),
+    "The largest lane of a float vector.",
+)
+
+
 @intrinsic
-def sum_lanes(typingctx, value):
-    """The sum of a float vector's lanes, pairwise."""
+def swap_pairs(typingctx, value):
+    """Lanes 1, 0, 3, 2, … of an f32x16."""
 
     def codegen(context, builder, signature, args):
-        vector = args[0]
-        lanes = vector.type.count
-        while lanes > 1:
-            lanes //= 2
-            low = _pick(builder, vector, list(range(lanes)))
-            high = _pick(builder, vector, list(range(lanes, 2 * lanes)))
-            vector = builder.fadd(low, high)
-        return builder.extract_element(vector, ir.Constant(_I32, 0))
+        return _pick(builder, args[0], [lane ^ 1 for lane in range(16)])
 
-    return types.float32(value), codegen
+    return f32x16(f32x16), codegen
+
+
+@intrinsic
+def lane(typingctx, value, index):
+    """One lane of a float vector."""
+
+    def codegen(context, builder, signature, args):
+        return builder.extract_element(args[0], builder.trunc(args[1], _I32))
+
+    return types.float32(value, types.int64), codegen
+
+
+@intrinsic
+def sum_quarters(typingctx, value):
+    """The four quarters of an f32x16, added one after the other: f32x4."""
+
+    def codegen(context, builder, signature, args):
+        quarters = [_pick(builder, args[0], list(range(4 * q, 4 * q + 4))) for q in range(4)]
+        total = quarters[0]
+        for quarter in quarters[1:]:
+            total = builder.fadd(total, quarter)
+        return total
+
+    return f32x4(f32x16), codegen
 
 
 # --- addresses, and threads that meet inside a kernel --------------------------------------------
@@ -510,3 +910,16 @@ def yield_cpu(typingctx):
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@intrinsic
+def clock(typingctx):
+    """Ticks of a clock that all cores share (TSC, or the ARM virtual counter): int64."""
+
+    def codegen(context, builder, signature, args):
+        if platform.machine().lower() in ("aarch64", "arm64"):
+            read = ir.InlineAsm(ir.FunctionType(_I64, []), "mrs $0, cntvct_el0", "=r", True)
+            return builder.call(read, [])
+        return _call(builder, "llvm.readcyclecounter", _I64, [])
+
+    return types.int64(), codegen

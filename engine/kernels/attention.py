@@ -1,86 +1,375 @@
-"""Attention of one query head over a paged cache.
+"""Attention over a paged cache: grouped by key head, in chunks of positions, with one softmax.
 
-    pool[page][layer][k, v][kv_head][slot 0…PAGE-1][head_dim]   f16 as u16
+The cache of one page, layer and key head lies in one piece, keys with the positions side by side
+and values with the dimensions side by side, so that neither needs a sum across a vector:
 
-The positions of a sequence lie in the slots of the pages that its page table names, in order, so
-the keys of one head and page are contiguous.
+    keys    [dimension][slot 0…15]        values  [slot 0…15][dimension, padded to 32]
+            16 scores at a time                   32 dimensions of the answer at a time
+
+in half precision ("f16"), or as bytes with a scale per slot ("q8", half the memory): then the
+keys are followed by their 16 scales, and so are the values.
+
+The query heads that share a key head, of up to BLOCK_ROWS rows of one sequence, are computed
+together: each key and value is read and converted once for all of them. Positions are taken in
+chunks of CHUNK. A chunk gives, for each query, the largest score m, the sum l of e^(score − m) and
+the values weighted by these; chunks are then merged in order (Milakov & Gimelshein 2018; Dao et
+al. 2022). Chunks begin at fixed positions, so a row's result does not depend on who computed
+them, or with which other rows.
 """
 
 import numpy as np
 
 from engine import simd as v
-from engine.jit import inline
-from engine.kernels import PAGE
+from engine.jit import inline, routine
+from engine.kernels import BLOCK_ROWS, CHUNK, KV_F16, KV_Q8, PAGE, padded_head
+from engine.threads import barrier
+
+_F32 = 2  # a page converted into scratch
+_LOWEST = np.float32(-1e30)  # below any score, and finite: differences to it stay numbers
+_QUERIES = 4  # computed together in registers
+
+
+def scratch_floats(n_queries: int, head_dim: int) -> int:
+    """float32 of scratch that a thread needs for tasks of n_queries queries."""
+    n = -(-n_queries // _QUERIES) * _QUERIES
+    padded = padded_head(head_dim)
+    return n * padded + PAGE * padded + n * CHUNK + 2 * part_floats(n_queries, head_dim)
+
+
+def part_floats(n_queries: int, head_dim: int) -> int:
+    """float32 of a part: answers [query][dimension, padded], then all m, then all l."""
+    return -(-n_queries // _QUERIES) * _QUERIES * (padded_head(head_dim) + 2)
 
 
 @inline
-def _dot_f16(q, row, head_dim):
-    """q · k for a q of f32 and a k of f16, both by address."""
-    acc = v.zero_f32x8()
-    whole = head_dim - head_dim % 8
-    for j in range(0, whole, 8):
-        acc = v.fma(v.load_f32x8(q + 4 * j), v.load_f16x8(row + 2 * j), acc)
-    total = v.sum_lanes(acc)
-    for j in range(whole, head_dim):
-        total += v.load_f32(q + 4 * j) * v.load_f16(row + 2 * j)
-    return total
+def _padded(head_dim):
+    return (head_dim + 31) // 32 * 32
 
 
 @inline
-def attend(q, pool, page_table, layer, kv_head, n_positions, scores, out):
-    """out = softmax(q · Kᵀ / √head_dim) · V over the first n_positions of a sequence.
+def _page_bytes(kind, head_dim):
+    """Bytes of the keys of a page; what follows is its values."""
+    return PAGE * head_dim * 2 if kind == KV_F16 else PAGE * head_dim + PAGE * 4
 
-    q, out      (head_dim,) f32
-    pool        see above
-    page_table  (n_pages,) i32
-    scores      (n_positions rounded up to 8,) f32 at least, scratch
+
+@inline
+def _load16(kind, address, index):
+    """Elements index … index + 15 as f32x16."""
+    if kind == KV_F16:
+        return v.load_f16x16(address + 2 * index)
+    elif kind == KV_Q8:
+        return v.load_i8x16(address + index)
+    return v.load_f32x16(address + 4 * index)
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+@inline
+def store_key_value(kind, pool, page, layer, head, slot, k, value):
+    """Put the key and the value, (head_dim,) f32 each, of one position into the cache."""
+    head_dim = k.shape[0]
+    keys = pool[page, layer, head].ctypes.data
+    values = keys + _page_bytes(kind, head_dim)
+    padded = _padded(head_dim)
+    if kind == KV_F16:
+        for j in range(head_dim):
+            v.store_f16(keys + 2 * (j * PAGE + slot), k[j])
+            v.store_f16(values + 2 * (slot * padded + j), value[j])
+    else:
+        key_scale, key_inverse = _byte_scale(k)
+        value_scale, value_inverse = _byte_scale(value)
+        for j in range(head_dim):
+            v.store_i8(keys + j * PAGE + slot, np.int64(np.rint(k[j] * key_inverse)))
+            v.store_i8(values + slot * padded + j, np.int64(np.rint(value[j] * value_inverse)))
+        v.store_f32(keys + PAGE * head_dim + 4 * slot, key_scale)
+        v.store_f32(values + PAGE * padded + 4 * slot, value_scale)
+
+
+@inline
+def _byte_scale(x):
+    peak = np.float32(0.0)
+    for j in range(x.shape[0]):
+        peak = max(peak, abs(x[j]))
+    scale = peak / np.float32(127.0)
+    inverse = np.float32(0.0)
+    if scale > np.float32(0.0):
+        inverse = np.float32(1.0) / scale
+    return scale, inverse
+
+
+# --- a page ------------------------------------------------------------------------------------
+
+
+@inline
+def _convert(kind, source, n, target):
+    """n elements, a multiple of 16, to float32."""
+    for j in range(0, n, 16):
+        v.store_f32x16(target + 4 * j, _load16(kind, source, j))
+
+
+@inline
+def _score_page(kind, keys, queries, head_dim, lane_scale, scores):
+    """Scores of four queries for the 16 keys of a page; even and odd dimensions apart."""
+    stride = 4 * _padded(head_dim)
+    q0, q1, q2, q3 = queries, queries + stride, queries + 2 * stride, queries + 3 * stride
+    even0 = even1 = even2 = even3 = odd0 = odd1 = odd2 = odd3 = v.zero_f32x16()
+    for d in range(0, head_dim, 2):
+        k = _load16(kind, keys, PAGE * d)
+        even0 = v.fma(v.splat_f32x16(v.load_f32(q0 + 4 * d)), k, even0)
+        even1 = v.fma(v.splat_f32x16(v.load_f32(q1 + 4 * d)), k, even1)
+        even2 = v.fma(v.splat_f32x16(v.load_f32(q2 + 4 * d)), k, even2)
+        even3 = v.fma(v.splat_f32x16(v.load_f32(q3 + 4 * d)), k, even3)
+        k = _load16(kind, keys, PAGE * d + PAGE)
+        odd0 = v.fma(v.splat_f32x16(v.load_f32(q0 + 4 * d + 4)), k, odd0)
+        odd1 = v.fma(v.splat_f32x16(v.load_f32(q1 + 4 * d + 4)), k, odd1)
+        odd2 = v.fma(v.splat_f32x16(v.load_f32(q2 + 4 * d + 4)), k, odd2)
+        odd3 = v.fma(v.splat_f32x16(v.load_f32(q3 + 4 * d + 4)), k, odd3)
+    v.store_f32x16(scores, v.multiply(v.add(even0, odd0), lane_scale))
+    v.store_f32x16(scores + 4 * CHUNK, v.multiply(v.add(even1, odd1), lane_scale))
+    v.store_f32x16(scores + 8 * CHUNK, v.multiply(v.add(even2, odd2), lane_scale))
+    v.store_f32x16(scores + 12 * CHUNK, v.multiply(v.add(even3, odd3), lane_scale))
+
+
+@inline
+def _add_values(kind, values, weights, padded, out):
+    """Add the 16 values of a page, weighted, to the answers of four queries."""
+    for d in range(0, padded, 32):
+        o0 = out + 4 * d
+        o1, o2, o3 = o0 + 4 * padded, o0 + 8 * padded, o0 + 12 * padded
+        low0, high0 = v.load_f32x16(o0), v.load_f32x16(o0 + 64)
+        low1, high1 = v.load_f32x16(o1), v.load_f32x16(o1 + 64)
+        low2, high2 = v.load_f32x16(o2), v.load_f32x16(o2 + 64)
+        low3, high3 = v.load_f32x16(o3), v.load_f32x16(o3 + 64)
+        for slot in range(PAGE):
+            low = _load16(kind, values, slot * padded + d)
+            high = _load16(kind, values, slot * padded + d + 16)
+            w = v.splat_f32x16(v.load_f32(weights + 4 * slot))
+            low0, high0 = v.fma(w, low, low0), v.fma(w, high, high0)
+            w = v.splat_f32x16(v.load_f32(weights + 4 * (CHUNK + slot)))
+            low1, high1 = v.fma(w, low, low1), v.fma(w, high, high1)
+            w = v.splat_f32x16(v.load_f32(weights + 4 * (2 * CHUNK + slot)))
+            low2, high2 = v.fma(w, low, low2), v.fma(w, high, high2)
+            w = v.splat_f32x16(v.load_f32(weights + 4 * (3 * CHUNK + slot)))
+            low3, high3 = v.fma(w, low, low3), v.fma(w, high, high3)
+        v.store_f32x16(o0, low0)
+        v.store_f32x16(o0 + 64, high0)
+        v.store_f32x16(o1, low1)
+        v.store_f32x16(o1 + 64, high1)
+        v.store_f32x16(o2, low2)
+        v.store_f32x16(o2 + 64, high2)
+        v.store_f32x16(o3, low3)
+        v.store_f32x16(o3 + 64, high3)
+
+
+# --- a chunk -----------------------------------------------------------------------------------
+
+
+@inline
+def _softmax(scores, start, n_positions):
+    """Scores of a chunk to e^(score − m), those from n_positions on to 0; returns m and the sum."""
+    n = min(CHUNK, max(0, n_positions - start))
+    n_vectors = (n + 15) // 16
+    lowest = v.splat_f32x16(_LOWEST)
+    peaks = lowest
+    for i in range(n_vectors):
+        at = scores + 64 * i
+        s = v.keep_first(v.load_f32x16(at), n - 16 * i, lowest)
+        v.store_f32x16(at, s)
+        peaks = v.maximum(peaks, s)
+    peak = v.max_lanes(peaks)
+    one, minus_peak = v.splat_f32x16(np.float32(1.0)), v.splat_f32x16(-peak)
+    sums = v.zero_f32x16()
+    for i in range(n_vectors):
+        at = scores + 64 * i
+        weights = v.exp(v.fma(v.load_f32x16(at), one, minus_peak))
+        v.store_f32x16(at, weights)
+        sums = v.add(sums, weights)
+    for i in range(n_vectors, CHUNK // 16):
+        v.store_f32x16(scores + 64 * i, v.zero_f32x16())
+    return peak, v.sum_lanes(sums)
+
+
+@inline
+def _chunk(kind, pool, table, layer, head, head_dim, start, position, group, n_queries, work, part):
+    """The part of one chunk, for all queries of a task.
+
+    position   of the first row; query i belongs to row i // group
+    work       address of queries, one page and scores, one after the other
+    part       address of the result, see part_floats
+    """
+    padded = _padded(head_dim)
+    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    queries, page_f32 = work, work + 4 * n_whole * padded
+    scores = page_f32 + 4 * PAGE * padded
+    deepest = position + (n_queries - 1) // group + 1  # what the last row may look at
+    n_pages = (min(CHUNK, deepest - start) + PAGE - 1) // PAGE
+    scale = np.float32(1.0) / np.sqrt(np.float32(head_dim))
+    key_bytes = _page_bytes(kind, head_dim)
+    for p in range(n_pages):
+        keys = pool[table[start // PAGE + p], layer, head].ctypes.data
+        lane_scale = v.splat_f32x16(scale)
+        if kind == KV_Q8:
+            lane_scale = v.multiply(lane_scale, v.load_f32x16(keys + PAGE * head_dim))
+        if n_queries > _QUERIES:
+            _convert(kind, keys, PAGE * head_dim, page_f32)
+        for i in range(0, n_queries, _QUERIES):
+            q, s = queries + 4 * i * padded, scores + 4 * (i * CHUNK + PAGE * p)
+            if n_queries > _QUERIES:
+                _score_page(_F32, page_f32, q, head_dim, lane_scale, s)
+            else:
+                _score_page(kind, keys, q, head_dim, lane_scale, s)
+    peaks = part + 4 * n_whole * padded
+    for i in range(n_whole):
+        # the spare queries at the end are copies of the last: what they give is not read
+        row = min(i, n_queries - 1) // group
+        peak, total = _softmax(scores + 4 * i * CHUNK, start, position + row + 1)
+        v.store_f32(peaks + 4 * i, peak)
+        v.store_f32(peaks + 4 * (n_whole + i), total)
+    for j in range(0, n_whole * padded, 16):
+        v.store_f32x16(part + 4 * j, v.zero_f32x16())
+    for p in range(n_pages):
+        values = pool[table[start // PAGE + p], layer, head].ctypes.data + key_bytes
+        if kind == KV_Q8:
+            value_scale = v.load_f32x16(values + PAGE * padded)
+            for i in range(n_whole):
+                w = scores + 4 * (i * CHUNK + PAGE * p)
+                v.store_f32x16(w, v.multiply(v.load_f32x16(w), value_scale))
+        if n_queries > _QUERIES:
+            _convert(kind, values, PAGE * padded, page_f32)
+        for i in range(0, n_queries, _QUERIES):
+            w, answers = scores + 4 * (i * CHUNK + PAGE * p), part + 4 * i * padded
+            if n_queries > _QUERIES:
+                _add_values(_F32, page_f32, w, padded, answers)
+            else:
+                _add_values(kind, values, w, padded, answers)
+
+
+@inline
+def _merge(part, total, n_queries, head_dim):
+    """Add a part to what earlier chunks gave, both relative to the larger of their peaks."""
+    padded = _padded(head_dim)
+    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    stats = 4 * n_whole * padded
+    for i in range(n_queries):
+        old, new = v.load_f32(total + stats + 4 * i), v.load_f32(part + stats + 4 * i)
+        peak = max(old, new)
+        keep, take = v.splat_f32x16(old - peak), v.splat_f32x16(new - peak)
+        keep, take = v.exp(keep), v.exp(take)
+        for j in range(4 * i * padded, 4 * (i + 1) * padded, 64):
+            kept = v.multiply(v.load_f32x16(total + j), keep)
+            v.store_f32x16(total + j, v.fma(v.load_f32x16(part + j), take, kept))
+        old_sum = v.load_f32(total + stats + 4 * (n_whole + i))
+        new_sum = v.load_f32(part + stats + 4 * (n_whole + i))
+        kept = v.multiply(v.splat_f32x16(old_sum), keep)
+        merged = v.fma(v.splat_f32x16(new_sum), take, kept)
+        v.store_f32(total + stats + 4 * i, peak)
+        v.store_f32(total + stats + 4 * (n_whole + i), v.max_lanes(merged))
+
+
+@inline
+def _clear(total, n_queries, head_dim):
+    """A part of no positions."""
+    padded = _padded(head_dim)
+    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    for j in range(0, n_whole * padded, 16):
+        v.store_f32x16(total + 4 * j, v.zero_f32x16())
+    for i in range(n_whole):
+        v.store_f32(total + 4 * (n_whole * padded + i), _LOWEST)
+        v.store_f32(total + 4 * (n_whole * padded + n_whole + i), np.float32(0.0))
+
+
+@inline
+def _finish(total, row, head, group, n_queries, head_dim, out):
+    """Divide by the sums and hand over to `out`, (T, n_heads · head_dim) f32."""
+    padded = _padded(head_dim)
+    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    for i in range(n_queries):
+        inverse = np.float32(1.0) / v.load_f32(total + 4 * (n_whole * padded + n_whole + i))
+        first = (head * group + i % group) * head_dim
+        for j in range(head_dim):
+            answer = v.load_f32(total + 4 * (i * padded + j))
+            out[row + i // group, first + j] = answer * inverse
+
+
+@inline
+def _gather_queries(q, row, head, group, n_queries, head_dim, queries):
+    """The queries of a task one after the other, the last repeated up to a multiple of four."""
+    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    for i in range(n_whole):
+        n = min(i, n_queries - 1)
+        first = (head * group + n % group) * head_dim
+        for j in range(head_dim):
+            v.store_f32(queries + 4 * (i * _padded(head_dim) + j), q[row + n // group, first + j])
+
+
+# --- all rows ----------------------------------------------------------------------------------
+
+
+@inline
+def _attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out):
+    head_dim, n_kv_heads = shape.head_dim, shape.n_kv_heads
+    group = shape.n_heads // n_kv_heads  # query heads that share a key head
+    padded = _padded(head_dim)
+    n_rows = batch.tokens.shape[0]
+    work = scratch[thread].ctypes.data
+    if n_rows * n_kv_heads > parts.shape[0] or n_rows > BLOCK_ROWS:
+        # enough tasks for all threads: rows of a sequence together, one chunk after another
+        n_tasks = batch.blocks.shape[0] * n_kv_heads
+        for task in range(thread, n_tasks, n_threads):
+            block, head = task // n_kv_heads, task % n_kv_heads
+            row, n_queries = batch.blocks[block, 0], batch.blocks[block, 1] * group
+            n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+            part = work + 4 * (n_whole * padded + PAGE * padded + n_whole * CHUNK)
+            total = part + 4 * n_whole * (padded + 2)
+            table, position = batch.page_tables[batch.sequences[row]], batch.positions[row]
+            _gather_queries(q, row, head, group, n_queries, head_dim, work)
+            _clear(total, n_queries, head_dim)
+            for start in range(0, position + batch.blocks[block, 1], CHUNK):
+                _chunk(
+                    kind, pool, table, layer, head, head_dim, start, position, group, n_queries,
+                    work, part,
+                )  # fmt: skip
+                _merge(part, total, n_queries, head_dim)
+            _finish(total, row, head, group, n_queries, head_dim, out)
+        return
+    # few rows: threads share out their chunks, and merge when all are there
+    n_chunks = 0
+    for row in range(n_rows):
+        n_chunks = max(n_chunks, batch.positions[row] // CHUNK + 1)
+    for task in range(thread, n_rows * n_kv_heads * n_chunks, n_threads):
+        number, chunk = task // n_chunks, task % n_chunks
+        row, head = number // n_kv_heads, number % n_kv_heads
+        table, position = batch.page_tables[batch.sequences[row]], batch.positions[row]
+        if chunk * CHUNK <= position:
+            _gather_queries(q, row, head, group, group, head_dim, work)
+            _chunk(
+                kind, pool, table, layer, head, head_dim, chunk * CHUNK, position, group, group,
+                work, parts[number, chunk].ctypes.data,
+            )  # fmt: skip
+    barrier(sync, n_threads)
+    n_whole = (group + _QUERIES - 1) // _QUERIES * _QUERIES
+    total = work + 4 * (n_whole * padded + PAGE * padded + n_whole * CHUNK)
+    for number in range(thread, n_rows * n_kv_heads, n_threads):
+        row, head = number // n_kv_heads, number % n_kv_heads
+        _clear(total, group, head_dim)
+        for chunk in range(batch.positions[row] // CHUNK + 1):
+            _merge(parts[number, chunk].ctypes.data, total, group, head_dim)
+        _finish(total, row, head, group, group, head_dim, out)
+
+
+@routine
+def attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out):
+    """out = softmax(q · Kᵀ / √head_dim) · V, each row over its sequence up to itself.
+
+    kind     KV_F16 or KV_Q8
+    batch    see model.py; `blocks` are rows of one sequence that are computed together
+    q, out   (T, n_heads · head_dim) f32
+    scratch  (n_threads, scratch_floats(BLOCK_ROWS · group, head_dim)) f32
+    parts    (n_tasks, n_chunks, part_floats(group, head_dim)) f32, for batches of few rows
     Source: Vaswani et al. 2017, eq. 1.
     """
-    head_dim = q.shape[0]
-    scale = np.float32(1.0) / np.sqrt(np.float32(head_dim))
-    q_address = q.ctypes.data
-    peak = np.float32(-np.inf)
-    for start in range(0, n_positions, PAGE):
-        keys = pool[page_table[start // PAGE], layer, 0, kv_head].ctypes.data
-        for slot in range(min(PAGE, n_positions - start)):
-            score = _dot_f16(q_address, keys + 2 * slot * head_dim, head_dim) * scale
-            scores[start + slot] = score
-            peak = max(peak, score)
-    for p in range(n_positions, n_positions + -n_positions % 8):
-        scores[p] = -np.inf  # up to a whole vector, where they weigh nothing
-    scores_address = scores.ctypes.data
-    sums = v.zero_f32x8()
-    one, minus_peak = v.splat_f32x8(np.float32(1.0)), v.splat_f32x8(-peak)
-    for p in range(0, n_positions, 8):
-        weights = v.exp(v.fma(v.load_f32x8(scores_address + 4 * p), one, minus_peak))
-        v.store_f32x8(scores_address + 4 * p, weights)
-        sums = v.fma(weights, one, sums)
-    total = v.sum_lanes(sums)
-    inverse = np.float32(1.0) / total
-    out_address = out.ctypes.data
-    # 32 dimensions at a time stay in registers while the positions pass
-    first = 0
-    while first + 32 <= head_dim:
-        acc0 = acc1 = acc2 = acc3 = v.zero_f32x8()
-        for start in range(0, n_positions, PAGE):
-            values = pool[page_table[start // PAGE], layer, 1, kv_head].ctypes.data + 2 * first
-            for slot in range(min(PAGE, n_positions - start)):
-                row = values + 2 * slot * head_dim
-                weight8 = v.splat_f32x8(scores[start + slot])
-                acc0 = v.fma(weight8, v.load_f16x8(row), acc0)
-                acc1 = v.fma(weight8, v.load_f16x8(row + 16), acc1)
-                acc2 = v.fma(weight8, v.load_f16x8(row + 32), acc2)
-                acc3 = v.fma(weight8, v.load_f16x8(row + 48), acc3)
-        inverse8 = v.splat_f32x8(inverse)
-        v.store_f32x8(out_address + 4 * first, v.multiply(acc0, inverse8))
-        v.store_f32x8(out_address + 4 * first + 32, v.multiply(acc1, inverse8))
-        v.store_f32x8(out_address + 4 * first + 64, v.multiply(acc2, inverse8))
-        v.store_f32x8(out_address + 4 * first + 96, v.multiply(acc3, inverse8))
-        first += 32
-    for j in range(first, head_dim):
-        total_j = np.float32(0.0)
-        for start in range(0, n_positions, PAGE):
-            values = pool[page_table[start // PAGE], layer, 1, kv_head].ctypes.data + 2 * j
-            for slot in range(min(PAGE, n_positions - start)):
-                total_j += scores[start + slot] * v.load_f16(values + 2 * slot * head_dim)
-        out[j] = total_j * inverse
+    if kind == KV_F16:
+        _attend(KV_F16, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out)
+    else:
+        _attend(KV_Q8, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out)

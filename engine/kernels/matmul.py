@@ -2,11 +2,14 @@
 
 Sixteen rows at a time are unpacked into scratch that stays in cache, with the rows interleaved in
 groups of four columns, and then multiplied with every vector of the batch. One byte dot product
-serves 16 rows × 4 columns of one vector; one conversion and one fma serve 16 rows of a group.
+serves 16 rows × 4 columns of one vector; one conversion and two fma serve 16 rows of a block.
 Nothing is repacked in memory: the weights stay mapped.
 
-    tile    [column / 4][row 0…15][4]   u8     64 bytes = one load = 16 rows × 4 columns
-    d, m    [group][row 0…15]           f32    w = d·q + m; a group is 32 columns, 16 for Q6_K
+    tile    [quad][half][block 0…3][column / 4][row 0…15][4]   u8    64 bytes = 16 rows × 4 columns
+    d, m    [block][row 0…15]                                  f32   w = d·q + m
+            of Q6_K for the lower and the upper half of each block; otherwise they are the same
+
+Blocks are summed in the order 0, 4, 8, … then 1, 5, 9, … like in matvec.py: the same bits.
 """
 
 from engine import simd as v
@@ -15,147 +18,193 @@ from engine.kernels import unpack as u
 from engine.kernels.matvec import ADD, matvec
 
 TILE_ROWS = 16
+_QUAD_BYTES = TILE_ROWS * u.QUAD
+_GROUP = 64  # bytes of a tile that one dot product takes
 
 
 def scratch_bytes(n_cols: int) -> int:
     """Scratch that `matmul` needs per thread for matrices of at most n_cols columns."""
-    n_groups = -(-n_cols // 16)
-    return TILE_ROWS * n_cols + 2 * n_groups * TILE_ROWS * 4
+    n_quads = -(-n_cols // u.QUAD)
+    # the tile, d and m of both halves, and the bytes of 16 rows of a quad before transposing
+    return n_quads * (_QUAD_BYTES + 4 * 4 * TILE_ROWS * 4) + _QUAD_BYTES
 
 
 @inline
-def _unpack_tile(kind, group, matrix, first_row, tile, d, m):
-    n_blocks = matrix.n_cols // u.BLOCK
+def _unpack_quad(kind, matrix, first_row, quad, offsets, o1, o2, o3, tile, scales, raw):
+    """One quad of 16 rows; raw is scratch."""
+    n_quads = (matrix.n_cols + u.QUAD - 1) // u.QUAD
+    row_bytes = matrix.row_bytes
+    row = matrix.address + first_row * row_bytes
     for r in range(TILE_ROWS):
-        row = matrix.address + (first_row + r) * matrix.row_bytes
-        for b in range(n_blocks):
-            q, d_low, d_high, m_low, m_high = u.unpack(kind, row, b)
-            v.store_interleaved(tile + (8 * b * TILE_ROWS + r) * 4, q, 4 * TILE_ROWS)
-            if group == 32:
-                v.store_f32(d + (b * TILE_ROWS + r) * 4, d_low)
-                v.store_f32(m + (b * TILE_ROWS + r) * 4, m_low)
-            else:
-                v.store_f32(d + (2 * b * TILE_ROWS + r) * 4, d_low)
-                v.store_f32(m + (2 * b * TILE_ROWS + r) * 4, m_low)
-                v.store_f32(d + ((2 * b + 1) * TILE_ROWS + r) * 4, d_high)
-                v.store_f32(m + ((2 * b + 1) * TILE_ROWS + r) * 4, m_high)
+        low, high = u.quad_bytes(kind, row + r * row_bytes, quad, o1, o2, o3)
+        v.store_u8x64(raw + 64 * r, low)
+        v.store_u8x64(raw + 64 * (TILE_ROWS + r), high)
+    v.transpose_16x16(raw, 64, tile + _QUAD_BYTES * quad)
+    v.transpose_16x16(raw + 64 * TILE_ROWS, 64, tile + _QUAD_BYTES * quad + _QUAD_BYTES // 2)
+    part = n_quads * 4 * TILE_ROWS * 4  # bytes of each of the four tables of scales
+    for r in range(0, TILE_ROWS, 4):
+        at = row + r * row_bytes
+        d_low, d_high, m_low, m_high = u.quad_scales(
+            kind, at, at + row_bytes, at + 2 * row_bytes, at + 3 * row_bytes, quad, offsets
+        )
+        to = scales + (4 * quad * TILE_ROWS + r) * 4
+        v.store_quarters(to, d_low, 4 * TILE_ROWS)
+        v.store_quarters(to + part, m_low, 4 * TILE_ROWS)
+        if kind == u.Q6_K:
+            v.store_quarters(to + 2 * part, d_high, 4 * TILE_ROWS)
+            v.store_quarters(to + 3 * part, m_high, 4 * TILE_ROWS)
 
 
 @inline
-def _group_sum(group, sums, g):
-    return sums[2 * g] + sums[2 * g + 1] if group == 32 else sums[g]
+def _unpack_tile(kind, matrix, first_row, tile, scales, raw):
+    size, row_bytes = u.block_bytes(kind), matrix.row_bytes
+    r1, r2, r3 = row_bytes, 2 * row_bytes, 3 * row_bytes
+    offsets = v.quad_offsets(0, r1, r2, r3, 0, size, 2 * size, 3 * size)
+    n_quads = matrix.n_cols // u.QUAD
+    for quad in range(n_quads):
+        _unpack_quad(
+            kind, matrix, first_row, quad, offsets, size, 2 * size, 3 * size, tile, scales, raw
+        )
+    s1, s2, s3, rest = u.short_blocks(kind, matrix.n_cols)
+    if rest > 0:
+        offsets = v.quad_offsets(0, r1, r2, r3, 0, s1, s2, s3)
+        _unpack_quad(kind, matrix, first_row, n_quads, offsets, s1, s2, s3, tile, scales, raw)
 
 
 @inline
 def _store_tile(out, t, first_row, acc, mode):
     address = out[t, first_row:].ctypes.data
     if mode == ADD:
-        one = v.splat_f32x16(1.0)
-        v.store_f32x16(address, v.fma(v.load_f32x16(address), one, acc))
-    else:
-        v.store_f32x16(address, acc)
+        acc = v.add(acc, v.load_f32x16(address))
+    v.store_f32x16(address, acc)
 
 
 @inline
-def _multiply_four(group, tile, d, m, n_cols, act, t, out, first_row, mode):
+def _dots(kind, w, x, dots):
+    """Add four groups of four columns: half a block."""
+    dots = u.dot(kind, dots, v.load_u8x64(w), v.load_4u8_x16(x))
+    dots = u.dot(kind, dots, v.load_u8x64(w + _GROUP), v.load_4u8_x16(x + 4))
+    dots = u.dot(kind, dots, v.load_u8x64(w + 2 * _GROUP), v.load_4u8_x16(x + 8))
+    return u.dot(kind, dots, v.load_u8x64(w + 3 * _GROUP), v.load_4u8_x16(x + 12))
+
+
+@inline
+def _add_block(dots, d, m, scale, sum_, acc):
+    acc = v.fma(v.to_f32(dots), v.multiply(d, v.splat_f32x16(v.load_f32(scale))), acc)
+    return v.fma(m, v.splat_f32x16(v.load_f32(sum_)), acc)
+
+
+@inline
+def _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_row, mode):
     """Four vectors at once, so that a load of weights serves four dot products."""
-    x0, x1 = act.q[t].ctypes.data, act.q[t + 1].ctypes.data
-    x2, x3 = act.q[t + 2].ctypes.data, act.q[t + 3].ctypes.data
-    acc0 = acc1 = acc2 = acc3 = v.zero_f32x16()
-    for g in range(n_cols // group):
-        dots0 = dots1 = dots2 = dots3 = v.zero_i32x16()
-        for j in range(group // 4):
-            w = v.load_u8x64(tile + 64 * (g * (group // 4) + j))
-            at = g * group + 4 * j
-            dots0 = v.dot(dots0, w, v.load_4u8_x16(x0 + at))
-            dots1 = v.dot(dots1, w, v.load_4u8_x16(x1 + at))
-            dots2 = v.dot(dots2, w, v.load_4u8_x16(x2 + at))
-            dots3 = v.dot(dots3, w, v.load_4u8_x16(x3 + at))
-        dg, mg = v.load_f32x16(d + 64 * g), v.load_f32x16(m + 64 * g)
-        acc0 = _add_group(group, dots0, dg, mg, act, t, g, acc0)
-        acc1 = _add_group(group, dots1, dg, mg, act, t + 1, g, acc1)
-        acc2 = _add_group(group, dots2, dg, mg, act, t + 2, g, acc2)
-        acc3 = _add_group(group, dots3, dg, mg, act, t + 3, g, acc3)
-    _store_tile(out, t, first_row, acc0, mode)
-    _store_tile(out, t + 1, first_row, acc1, mode)
-    _store_tile(out, t + 2, first_row, acc2, mode)
-    _store_tile(out, t + 3, first_row, acc3, mode)
+    x0, x1 = act.q[t].ctypes.data, act.q[t1].ctypes.data
+    x2, x3 = act.q[t2].ctypes.data, act.q[t3].ctypes.data
+    s0, s1 = act.scale[t].ctypes.data, act.scale[t1].ctypes.data
+    s2, s3 = act.scale[t2].ctypes.data, act.scale[t3].ctypes.data
+    sums = act.low_sums if kind == u.Q6_K else act.sums
+    n0, n1 = sums[t].ctypes.data, sums[t1].ctypes.data
+    n2, n3 = sums[t2].ctypes.data, sums[t3].ctypes.data
+    h0, h1 = act.high_sums[t].ctypes.data, act.high_sums[t1].ctypes.data
+    h2, h3 = act.high_sums[t2].ctypes.data, act.high_sums[t3].ctypes.data
+    part = n_quads * 4 * TILE_ROWS * 4
+    total0 = total1 = total2 = total3 = v.zero_f32x16()
+    for block in range(4):
+        acc0 = acc1 = acc2 = acc3 = v.zero_f32x16()
+        for quad in range(n_quads):
+            w = tile + _QUAD_BYTES * quad + 4 * _GROUP * block
+            at, b = u.QUAD * quad + 16 * block, 4 * (4 * quad + block)
+            s = scales + 16 * b
+            dots0 = dots1 = dots2 = dots3 = v.zero_i32x16()
+            dots0 = _dots(kind, w, x0 + at, dots0)
+            dots1 = _dots(kind, w, x1 + at, dots1)
+            dots2 = _dots(kind, w, x2 + at, dots2)
+            dots3 = _dots(kind, w, x3 + at, dots3)
+            d, m = v.load_f32x16(s), v.load_f32x16(s + part)
+            if kind == u.Q6_K:  # the two halves of a block have scales of their own
+                acc0 = _add_block(dots0, d, m, s0 + b, n0 + b, acc0)
+                acc1 = _add_block(dots1, d, m, s1 + b, n1 + b, acc1)
+                acc2 = _add_block(dots2, d, m, s2 + b, n2 + b, acc2)
+                acc3 = _add_block(dots3, d, m, s3 + b, n3 + b, acc3)
+                n0, n1, n2, n3, h0, h1, h2, h3 = h0, h1, h2, h3, n0, n1, n2, n3
+                d, m = v.load_f32x16(s + 2 * part), v.load_f32x16(s + 3 * part)
+                dots0 = dots1 = dots2 = dots3 = v.zero_i32x16()
+            w, at = w + _QUAD_BYTES // 2, at + 64
+            dots0 = _dots(kind, w, x0 + at, dots0)
+            dots1 = _dots(kind, w, x1 + at, dots1)
+            dots2 = _dots(kind, w, x2 + at, dots2)
+            dots3 = _dots(kind, w, x3 + at, dots3)
+            acc0 = _add_block(dots0, d, m, s0 + b, n0 + b, acc0)
+            acc1 = _add_block(dots1, d, m, s1 + b, n1 + b, acc1)
+            acc2 = _add_block(dots2, d, m, s2 + b, n2 + b, acc2)
+            acc3 = _add_block(dots3, d, m, s3 + b, n3 + b, acc3)
+            if kind == u.Q6_K:
+                n0, n1, n2, n3, h0, h1, h2, h3 = h0, h1, h2, h3, n0, n1, n2, n3
+        total0, total1 = v.add(total0, acc0), v.add(total1, acc1)
+        total2, total3 = v.add(total2, acc2), v.add(total3, acc3)
+    _store_tile(out, t, first_row, total0, mode)
+    if t1 > t:
+        _store_tile(out, t1, first_row, total1, mode)
+    if t2 > t1:
+        _store_tile(out, t2, first_row, total2, mode)
+    if t3 > t2:
+        _store_tile(out, t3, first_row, total3, mode)
 
 
 @inline
-def _add_group(group, dots, dg, mg, act, t, g, acc):
-    scale = v.splat_f32x16(act.scale[t, g * group // 32])
-    acc = v.fma(v.to_f32(dots), v.multiply(dg, scale), acc)
-    return v.fma(mg, v.splat_f32x16(_group_sum(group, act.sums[t], g)), acc)
+def _multiply_all(kind, tile, scales, n_quads, act, n_tokens, out, first_row, mode):
+    last = n_tokens - 1
+    for t in range(0, n_tokens, 4):
+        # a short group at the end repeats its last vector, and stores it once
+        t1, t2, t3 = min(t + 1, last), min(t + 2, last), min(t + 3, last)
+        _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_row, mode)
 
 
 @inline
-def _multiply_one(group, tile, d, m, n_cols, act, t, out, first_row, mode):
-    x = act.q[t].ctypes.data
-    acc = v.zero_f32x16()
-    for g in range(n_cols // group):
-        dots = v.zero_i32x16()
-        for j in range(group // 4):
-            w = v.load_u8x64(tile + 64 * (g * (group // 4) + j))
-            dots = v.dot(dots, w, v.load_4u8_x16(x + g * group + 4 * j))
-        dg, mg = v.load_f32x16(d + 64 * g), v.load_f32x16(m + 64 * g)
-        acc = _add_group(group, dots, dg, mg, act, t, g, acc)
-    _store_tile(out, t, first_row, acc, mode)
-
-
-@inline
-def _multiply_tile(group, tile, d, m, n_cols, act, n_tokens, out, first_row, mode):
-    whole = n_tokens - n_tokens % 4
-    for t in range(0, whole, 4):
-        _multiply_four(group, tile, d, m, n_cols, act, t, out, first_row, mode)
-    for t in range(whole, n_tokens):
-        _multiply_one(group, tile, d, m, n_cols, act, t, out, first_row, mode)
-
-
-@inline
-def _unpack_any(matrix, first_row, tile, d, m):
+def _unpack_any(matrix, first_row, tile, scales, raw):
     kind = matrix.kind
     if kind == u.Q4_0:
-        _unpack_tile(u.Q4_0, 32, matrix, first_row, tile, d, m)
+        _unpack_tile(u.Q4_0, matrix, first_row, tile, scales, raw)
     elif kind == u.Q4_1:
-        _unpack_tile(u.Q4_1, 32, matrix, first_row, tile, d, m)
+        _unpack_tile(u.Q4_1, matrix, first_row, tile, scales, raw)
     elif kind == u.Q5_0:
-        _unpack_tile(u.Q5_0, 32, matrix, first_row, tile, d, m)
+        _unpack_tile(u.Q5_0, matrix, first_row, tile, scales, raw)
     elif kind == u.Q5_1:
-        _unpack_tile(u.Q5_1, 32, matrix, first_row, tile, d, m)
+        _unpack_tile(u.Q5_1, matrix, first_row, tile, scales, raw)
     elif kind == u.Q8_0:
-        _unpack_tile(u.Q8_0, 32, matrix, first_row, tile, d, m)
+        _unpack_tile(u.Q8_0, matrix, first_row, tile, scales, raw)
     elif kind == u.Q4_K:
-        _unpack_tile(u.Q4_K, 32, matrix, first_row, tile, d, m)
+        _unpack_tile(u.Q4_K, matrix, first_row, tile, scales, raw)
     elif kind == u.Q5_K:
-        _unpack_tile(u.Q5_K, 32, matrix, first_row, tile, d, m)
+        _unpack_tile(u.Q5_K, matrix, first_row, tile, scales, raw)
     elif kind == u.Q6_K:
-        _unpack_tile(u.Q6_K, 16, matrix, first_row, tile, d, m)
+        _unpack_tile(u.Q6_K, matrix, first_row, tile, scales, raw)
 
 
 @routine
 def matmul(matrix, act, n_tokens, out, first_row, last_row, mode, scratch):
     """out[t, r] (+)= W[r] · x[t] for t < n_tokens and rows first_row ≤ r < last_row.
 
-    first_row must be a multiple of TILE_ROWS from the matrix's start or the range short; rows
-    past the last whole tile, and float types, are multiplied vector by vector.
+    Rows past the last whole tile, and float types, are multiplied vector by vector.
 
     scratch  address of scratch_bytes(n_cols) bytes that belong to this thread
     """
-    is_float = matrix.kind == u.F32 or matrix.kind == u.F16 or matrix.kind == u.BF16
+    kind = matrix.kind
     first_single = first_row
-    if n_tokens > 1 and not is_float:
-        n_cols = matrix.n_cols
-        tile = scratch
-        d = tile + TILE_ROWS * n_cols
-        m = d + (n_cols // 16) * TILE_ROWS * 4
+    if n_tokens > 1 and kind != u.F32 and kind != u.F16 and kind != u.BF16:
         first_single = last_row - (last_row - first_row) % TILE_ROWS
+        n_quads = (matrix.n_cols + u.QUAD - 1) // u.QUAD
+        tile = scratch
+        scales = tile + n_quads * _QUAD_BYTES
+        raw = scales + n_quads * 4 * 4 * TILE_ROWS * 4
         for r in range(first_row, first_single, TILE_ROWS):
-            _unpack_any(matrix, r, tile, d, m)
-            if matrix.kind == u.Q6_K:
-                _multiply_tile(16, tile, d, m, n_cols, act, n_tokens, out, r, mode)
+            _unpack_any(matrix, r, tile, scales, raw)
+            # once unpacked, most types are alike
+            if kind == u.Q6_K:
+                _multiply_all(u.Q6_K, tile, scales, n_quads, act, n_tokens, out, r, mode)
+            elif kind == u.Q8_0:
+                _multiply_all(u.Q8_0, tile, scales, n_quads, act, n_tokens, out, r, mode)
             else:
-                _multiply_tile(32, tile, d, m, n_cols, act, n_tokens, out, r, mode)
+                _multiply_all(u.Q4_0, tile, scales, n_quads, act, n_tokens, out, r, mode)
     if first_single < last_row:
         for t in range(n_tokens):
             matvec(matrix, act, t, out, first_single, last_row, mode)

@@ -1,54 +1,71 @@
 """Activations as int8: what the matrices of quantized types are multiplied with.
 
-Each group of 32 activations x becomes x ≈ scale·q with q = round(x / scale), |q| ≤ 127 and
+Each block of 32 activations x becomes x ≈ scale·q with q = round(x / scale), |q| ≤ 127 and
 scale = max|x| / 127 (ggml's Q8_0 without its rounding of the scale to half precision). The sums
-of x over 16 are kept too: a weight block w = d·q_w + m needs Σ x for its m.
+of x over a block and its halves are kept too: a weight w = d·q_w + m needs Σ x for its m.
+
+The bytes lie in the order of the weights of a quad (unpack.py), so that both are plain loads:
+
+    quad  │ elements 0-15 of blocks 0, 1, 2, 3 │ elements 16-31 of blocks 0, 1, 2, 3 │
+
+Blocks past the end are zero, with scale zero.
 """
 
 from collections import namedtuple
 
 import numpy as np
 
+from engine import simd as v
+from engine.aligned import aligned_zeros
 from engine.jit import inline
 
-Activations = namedtuple("Activations", "x q scale sums")
-"""A batch of T vectors of n activations, as float and as int8.
+Activations = namedtuple("Activations", "x q scale sums low_sums high_sums")
+"""A batch of T vectors of n activations, as float and as int8; n_quads = n / 128, rounded up.
 
-x      (T, n) f32
-q      (T, n) i8
-scale  (T, n // 32) f32
-sums   (T, n // 16) f32, scale · Σ q over 16
+x          (T, n) f32
+q          (T, 128 · n_quads) i8, in the order above
+scale      (T, 4 · n_quads) f32
+sums       (T, 4 · n_quads) f32, scale · Σ q over a block
+low_sums   the same over elements 0-15, and high_sums over elements 16-31
 """
 
 
 def allocate(n_rows, n):  # type: ignore[no-untyped-def]
     """Buffers for n_rows vectors of n activations."""
+    n_quads = -(-n // 128)
+    blocks = (n_rows, 4 * n_quads)
     return Activations(
-        np.zeros((n_rows, n), np.float32),
-        np.zeros((n_rows, n), np.int8),
-        np.zeros((n_rows, n // 32), np.float32),
-        np.zeros((n_rows, n // 16), np.float32),
+        aligned_zeros((n_rows, n), np.float32),
+        aligned_zeros((n_rows, 128 * n_quads), np.int8),
+        *(aligned_zeros(blocks, np.float32) for _ in range(4)),
     )
 
 
 @inline
-def quantize_row(act, t):
-    """Fill q, scale and sums of row t from its x. A tail of fewer than 32 has no int8 form."""
-    x, q = act.x[t], act.q[t]
-    for block in range(act.scale.shape[1]):
-        start = block * 32
-        peak = np.float32(0.0)
-        for j in range(start, start + 32):
-            peak = max(peak, abs(x[j]))
+def quantize_blocks(act, t, first, last):
+    """Fill the int8 form of blocks first…last - 1 of row t from its x."""
+    x, q = act.x[t].ctypes.data, act.q[t].ctypes.data
+    for block in range(first, last):
+        low = v.load_f32x16(x + 128 * block)
+        high = v.load_f32x16(x + 128 * block + 64)
+        peak = v.max_lanes(v.maximum(v.absolute(low), v.absolute(high)))
         scale = peak / np.float32(127.0)
         inverse = np.float32(0.0)
         if scale > np.float32(0.0):
             inverse = np.float32(1.0) / scale
-        for half in range(2):
-            total = np.int32(0)
-            for j in range(start + 16 * half, start + 16 * half + 16):
-                rounded = np.int32(np.rint(x[j] * inverse))
-                q[j] = rounded
-                total += rounded
-            act.sums[t, 2 * block + half] = scale * np.float32(total)
+        low = v.rounded(v.multiply(low, v.splat_f32x16(inverse)))
+        high = v.rounded(v.multiply(high, v.splat_f32x16(inverse)))
+        at = q + 128 * (block >> 2) + 16 * (block & 3)
+        v.store_i8x16(at, v.to_i32(low))
+        v.store_i8x16(at + 64, v.to_i32(high))
+        low_sum, high_sum = v.sum_lanes(low), v.sum_lanes(high)
         act.scale[t, block] = scale
+        act.sums[t, block] = scale * (low_sum + high_sum)
+        act.low_sums[t, block] = scale * low_sum
+        act.high_sums[t, block] = scale * high_sum
+
+
+@inline
+def quantize_row(act, t):
+    """Fill the int8 form of row t from its x. A tail of fewer than 32 has none."""
+    quantize_blocks(act, t, 0, act.x.shape[1] // 32)

@@ -43,9 +43,10 @@ class Runner:
                 self.model.forward(
                     part,
                     np.arange(start, start + len(part), dtype=np.int32),
-                    np.tile(sequence.page_table, (len(part), 1)),
+                    np.zeros(len(part), np.int32),
+                    sequence.page_table[None],
                     np.arange(len(part), dtype=np.int32),
-                    self.cache.pool,
+                    self.cache,
                 ).copy()
             )
             sequence.extend(part.tolist())

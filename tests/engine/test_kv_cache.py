@@ -26,24 +26,26 @@ CONFIG = ModelConfig(
 )
 
 
+def slots(sequence: SequenceCache) -> np.ndarray:
+    """(n_pages, PAGE): a number for each position, in memory of its page."""
+    return sequence._cache.pool[:, 0, 0].view(np.uint16)[:, :PAGE]
+
+
 def write(sequence: SequenceCache, tokens: list[int]) -> None:
     """Stand in for a forward pass: put each token's number where its key would be."""
-    pool = sequence._cache.pool
+    pool = slots(sequence)
     start = sequence.length
     sequence.reserve(start + len(tokens))
     for position, token in enumerate(tokens, start):
         page = sequence.page_table[position // PAGE]
-        pool[page, 0, :, 0, position % PAGE] = token
+        pool[page, position % PAGE] = token
     sequence.extend(tokens)
 
 
 def read(sequence: SequenceCache) -> list[int]:
     """The tokens whose keys and values the sequence would attend to."""
-    pool = sequence._cache.pool
-    return [
-        int(pool[sequence.page_table[p // PAGE], 0, 1, 0, p % PAGE, 3])
-        for p in range(sequence.length)
-    ]
+    pool = slots(sequence)
+    return [int(pool[sequence.page_table[p // PAGE], p % PAGE]) for p in range(sequence.length)]
 
 
 def test_second_turn_finds_the_first() -> None:

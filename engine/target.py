@@ -1,0 +1,71 @@
+"""Which instructions the kernels use: chosen once, from the processor or by ASSISTANTD_SIMD.
+
+    avx512-vnni    512-bit vectors, byte dot product         (servers since 2019, Zen 4)
+    avx2-vnni      256-bit vectors, byte dot product         (laptops since 2021)
+    avx2           256-bit vectors                           (x86 since 2013)
+    neon-i8mm      dot product of unsigned and signed bytes  (Apple M2, Graviton 3)
+    neon-dotprod   dot product of signed bytes               (Raspberry Pi 5, Apple M1)
+    neon           128-bit vectors                           (Raspberry Pi 3 and 4)
+    portable       whatever LLVM makes of plain vector code
+
+An override compiles for a processor that has no more than the named target needs, so that each
+can be tried on a machine that has more.
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+import numba
+
+from engine.errors import EngineError
+
+
+@dataclass(frozen=True)
+class _Target:
+    features: frozenset[str]
+    """Features that the processor must have."""
+    cpu: str | None
+    """What to compile for, in LLVM's names, when the target was asked for; None: this machine."""
+    cpu_features: str = ""
+
+
+_X86 = {
+    "avx512-vnni": _Target(frozenset({"avx512vnni", "avx512vl", "avx512bw"}), None),
+    "avx2-vnni": _Target(frozenset({"avxvnni", "avx2", "fma", "f16c"}), "alderlake"),
+    "avx2": _Target(frozenset({"avx2", "fma", "f16c"}), "haswell"),
+}
+_ARM = {
+    "neon-i8mm": _Target(frozenset({"neon", "dotprod", "i8mm"}), None),
+    "neon-dotprod": _Target(frozenset({"neon", "dotprod"}), "cortex-a76"),
+    "neon": _Target(frozenset({"neon"}), "cortex-a72"),
+}
+PORTABLE = "portable"
+
+
+def available() -> list[str]:
+    """The targets that this machine can run, the best first."""
+    machine = platform.machine().lower()
+    known = _X86 if machine in ("x86_64", "amd64") else _ARM
+    if machine not in ("x86_64", "amd64", "aarch64", "arm64"):
+        known = {}
+    features = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    return [*(name for name, t in known.items() if t.features <= features), PORTABLE]
+
+
+def _choose() -> str:
+    usable = available()
+    wanted = os.environ.get("ASSISTANTD_SIMD")
+    if not wanted:
+        return usable[0]
+    if wanted not in usable:
+        raise EngineError(f"ASSISTANTD_SIMD is {wanted!r}; this machine has {', '.join(usable)}")
+    target = {**_X86, **_ARM}.get(wanted)
+    if target is not None and target.cpu is not None:
+        # read by numba when it compiles its first function
+        numba.config.CPU_NAME, numba.config.CPU_FEATURES = target.cpu, target.cpu_features
+    return wanted
+
+
+TARGET = _choose()
