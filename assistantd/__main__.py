@@ -34,6 +34,7 @@ EXIT_RUNS_ALREADY = 75  # EX_TEMPFAIL
 @click.option("--log-format", help="text or json.")
 @click.option("--check-config", is_flag=True, help="Check the settings and stop.")
 @click.option("--print-config", is_flag=True, help="Print the settings and their origin.")
+@click.option("--warm", is_flag=True, help="Compile the kernels for this processor and stop.")
 @click.version_option(version("assistantd"))
 def main(
     config_file: Path | None,
@@ -46,6 +47,7 @@ def main(
     log_format: str | None,
     check_config: bool,
     print_config: bool,
+    warm: bool,
 ) -> None:
     """Serve a local language model over ZeroMQ, until SIGTERM.
 
@@ -53,6 +55,7 @@ def main(
     assistantd                        serve the default model to this user
     assistantd --model ~/phi.gguf     serve another one
     assistantd --print-config         what is set, and where
+    assistantd --warm                 compile ahead, so that the first start is quick
     """
     flags = {
         "model": model,
@@ -73,6 +76,9 @@ def main(
     if check_config:
         click.echo("the settings are fine")
         return
+    if warm:
+        _warm()
+        return
     log.set_up(loaded.config.log_level, loaded.config.log_format)
     from assistantd.daemon import AlreadyRunningError, Daemon, StartError
 
@@ -85,6 +91,17 @@ def main(
     except OSError as problem:  # the socket or the database cannot be made
         place = f" ({problem.filename})" if problem.filename else ""
         _fail(f"cannot start: {problem.strerror or problem}{place}", EXIT_CANNOT_START)
+
+
+def _warm() -> None:
+    from engine.errors import EngineError
+
+    click.echo("compiling the kernels for this processor; this takes about a minute", err=True)
+    try:
+        from engine.warm import warm
+    except EngineError as problem:
+        _fail(str(problem), EXIT_USAGE)
+    click.echo(warm())
 
 
 def _fail(message: str, status: int) -> None:

@@ -35,6 +35,10 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Worker threads; 0 for one per physical core."""
     kv_tokens: Annotated[int, Meta(ge=256, le=10_000_000)] = 8192
     """Tokens of conversation kept in memory, over all clients."""
+    kv_type: Literal["f16", "q8"] = "f16"
+    """How they are kept: half precision, or bytes, which take half the memory."""
+    prompt_lookup: bool = True
+    """Guess tokens from the text so far: answers that quote come faster, and are the same."""
 
 
 class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):

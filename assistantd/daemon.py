@@ -308,7 +308,10 @@ class Daemon:
                     self._mark(model)
                 return Done(models=models)
             if request.op == "show":
-                model = self._store.show(name, kv_tokens=self._config.engine.kv_tokens)
+                settings = self._config.engine
+                model = self._store.show(
+                    name, kv_tokens=settings.kv_tokens, kv_type=settings.kv_type
+                )
                 self._mark(model)
                 return Done(model=model)
             loaded = self._scheduler.model

@@ -18,6 +18,8 @@ def load_engine(path: Path, config: Config, progress: "ProgressCallback") -> "En
         path,
         n_threads=config.engine.threads or None,
         kv_tokens=config.engine.kv_tokens,
+        kv_type=config.engine.kv_type,
+        prompt_lookup=config.engine.prompt_lookup,
         progress=progress,
     )
 

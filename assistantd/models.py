@@ -85,7 +85,9 @@ class ModelStore:
             return []
         return [self.show(path.stem) for path in sorted(self.root.glob("*.gguf"))]
 
-    def show(self, name: str, *, kv_tokens: int = DEFAULT_KV_TOKENS) -> ModelInfo:
+    def show(
+        self, name: str, *, kv_tokens: int = DEFAULT_KV_TOKENS, kv_type: str = "f16"
+    ) -> ModelInfo:
         """A model with the memory it will need; `problem` says why, if it cannot be used.
 
         Raises:
@@ -104,7 +106,7 @@ class ModelStore:
             sha256=note.get("sha256"),
         )
         try:
-            info, memory = describe(path, kv_tokens)
+            info, memory = describe(path, kv_tokens, kv_type)
         except EngineError as problem:
             model.problem = str(problem)
             return model

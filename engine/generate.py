@@ -32,6 +32,7 @@ from engine.info import (
 from engine.jit import is_warm
 from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
+from engine.lookup import PromptLookup
 from engine.model import Model
 from engine.sampler import Sampler, SamplingParams
 from engine.stops import StopMatcher
@@ -69,6 +70,7 @@ class Sequence:
     n_cached: int
     """Prompt tokens that were not computed again."""
     reserved_pages: int
+    lookup: PromptLookup | None = None
     phase: Phase = Phase.PREFILL
     completion_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
@@ -98,12 +100,20 @@ class Engine:
     Attributes:
         info: what the model is.
         tokenizer, chat: its vocabulary and its chat template.
+        tokens_guessed, guesses_right: by prompt lookup, since the start.
         context_length: the most tokens a sequence can have, prompt and answer.
         kv_tokens: capacity of the KV cache, in tokens, over all sequences.
     """
 
     def __init__(
-        self, file: GGUFFile, config: ModelConfig, model: Model, weights: Weights, kv_tokens: int
+        self,
+        file: GGUFFile,
+        config: ModelConfig,
+        model: Model,
+        weights: Weights,
+        kv_tokens: int,
+        kv_type: str = "f16",
+        prompt_lookup: bool = True,
     ) -> None:
         self._file, self._config = file, config
         self._model, self._weights = model, weights
@@ -115,7 +125,9 @@ class Engine:
                 f"the embedding {config.vocab_size} rows"
             )
         self.chat = ChatTemplate.from_metadata(file.metadata, self.tokenizer)
-        self._cache = KVCache(config, kv_tokens)
+        self._cache = KVCache(config, kv_tokens, kv_type)
+        self._prompt_lookup = prompt_lookup
+        self.tokens_guessed, self.guesses_right = 0, 0
         self.kv_tokens = self._cache.n_pages * PAGE
         self.context_length = min(config.max_context, self.kv_tokens)
         self._sequences: list[Sequence] = []
@@ -129,6 +141,8 @@ class Engine:
         *,
         n_threads: int | None = None,
         kv_tokens: int = DEFAULT_KV_TOKENS,
+        kv_type: str = "f16",
+        prompt_lookup: bool = True,
         progress: ProgressCallback | None = None,
     ) -> "Engine":
         """Map a GGUF and get ready to compute.
@@ -136,6 +150,9 @@ class Engine:
         Args:
             n_threads: worker threads; None for one per physical core.
             kv_tokens: capacity of the KV cache over all sequences, in tokens.
+            kv_type: "f16", or "q8" for half the memory (kernels/attention.py).
+            prompt_lookup: guess tokens from the text so far and check several in one pass; the
+                answer is the same with and without.
             progress: called with (message, completed, total).
 
         Raises:
@@ -158,7 +175,7 @@ class Engine:
             )
             try:
                 report("reading the vocabulary", 1, 3)
-                engine = cls(file, config, model, weights, kv_tokens)
+                engine = cls(file, config, model, weights, kv_tokens, kv_type, prompt_lookup)
                 report(
                     "loading the kernels"
                     if is_warm()
@@ -245,6 +262,7 @@ class Engine:
             cache=cache,
             n_cached=cache.length,
             reserved_pages=self._pages_for(len(prompt_ids), params.max_tokens),
+            lookup=PromptLookup(prompt_ids) if self._prompt_lookup else None,
         )
         self._sequences.append(sequence)
         return sequence
@@ -277,13 +295,16 @@ class Engine:
         tables: list[np.ndarray] = []
         outputs: list[int] = []
         for sequence, new in rows:
-            sequence.cache.reserve(sequence.cache.length + len(new))
-            positions.extend(range(sequence.cache.length, sequence.cache.length + len(new)))
-            tokens.extend(new)
+            length, end = sequence.cache.length, sequence.cache.length + len(new)
+            sequence.cache.reserve(end)
+            positions.extend(range(length, end))
             numbers.extend([len(tables)] * len(new))
             tables.append(sequence.cache.page_table)
-            if sequence.cache.length + len(new) >= len(sequence.prompt_ids):
-                outputs.append(len(tokens) - 1)
+            if sequence.phase is Phase.DECODE:
+                outputs.extend(range(len(tokens), len(tokens) + len(new)))
+            elif end >= len(sequence.prompt_ids):
+                outputs.append(len(tokens) + len(new) - 1)
+            tokens.extend(new)
         started = time.perf_counter()
         logits = self._model.forward(
             np.array(tokens, np.int32),
@@ -297,6 +318,9 @@ class Engine:
         results = []
         next_logits = iter(logits)
         for sequence, new in rows:
+            if sequence.phase is Phase.DECODE:
+                results.append(self._check(sequence, new, [next(next_logits) for _ in new]))
+                continue
             sequence.cache.extend(new)
             if sequence.cache.length >= len(sequence.prompt_ids):
                 results.append(self._advance(sequence, next(next_logits)))
@@ -307,9 +331,14 @@ class Engine:
     def _plan(self) -> list[tuple[Sequence, list[int]]]:
         """The rows of the next pass: a token of each that decodes, then prompt chunks in turn."""
         decoding = [s for s in self._sequences if s.phase is Phase.DECODE]
-        rows = [(s, [s.completion_ids[-1]]) for s in decoding]
         prefilling = [s for s in self._sequences if s.phase is Phase.PREFILL]
-        room = self._chunk_rows() - len(rows)
+        spare = MAX_OUTPUTS - len(self._sequences)  # guesses are looked at like other outputs
+        rows = []
+        for sequence in decoding:
+            guess = self._guess(sequence, spare)
+            spare -= len(guess)
+            rows.append((sequence, [sequence.completion_ids[-1], *guess]))
+        room = self._chunk_rows() - sum(len(new) for _, new in rows)
         if prefilling:
             self._next_prefill = (self._next_prefill + 1) % len(prefilling)
             for sequence in prefilling[self._next_prefill :] + prefilling[: self._next_prefill]:
@@ -319,6 +348,13 @@ class Engine:
                 rows.append((sequence, chunk))
                 room -= len(chunk)
         return rows
+
+    def _guess(self, sequence: Sequence, limit: int) -> list[int]:
+        if sequence.lookup is None:
+            return []
+        # the last token needs no successor in the cache
+        left = sequence.max_tokens - len(sequence.completion_ids) - 1
+        return sequence.lookup.guess(min(limit, left))
 
     def _chunk_rows(self) -> int:
         if self._seconds_per_row is None:
@@ -331,12 +367,35 @@ class Engine:
             before = self._seconds_per_row or per_row
             self._seconds_per_row = 0.7 * before + 0.3 * per_row
 
+    def _check(self, sequence: Sequence, new: list[int], logits: list[np.ndarray]) -> StepOutput:
+        """Choose tokens for as long as the guess was what the sampler chooses.
+
+        Each token is drawn from the model's own distribution after the tokens before it, so
+        neither the text nor its distribution depends on the guesses.
+        """
+        text = ""
+        token_ids: tuple[int, ...] = ()
+        for i in range(len(new)):
+            sequence.cache.extend(new[i : i + 1])
+            output = self._advance(sequence, logits[i])
+            text, token_ids = text + output.text, token_ids + output.token_ids
+            if output.finish_reason or i + 1 == len(new) or token_ids[-1] != new[i + 1]:
+                break
+        if len(new) > 1 and sequence.lookup is not None:
+            right = len(token_ids) - 1
+            sequence.lookup.learn(len(new) - 1, right)
+            self.tokens_guessed += len(new) - 1
+            self.guesses_right += right
+        return _output(sequence, text, token_ids, output.finish_reason)
+
     def _advance(self, sequence: Sequence, logits: np.ndarray) -> StepOutput:
         """Choose the next token and see what it means for the text."""
         sequence.phase = Phase.DECODE
         token = sequence.sampler.sample(logits)
         sequence.sampler.accepted(token)
         sequence.completion_ids.append(token)
+        if sequence.lookup is not None:
+            sequence.lookup.append(token)
         if token in self.tokenizer.eog_ids and not sequence.params.ignore_eos:
             return _output(sequence, self.finish(sequence, "stop"), (token,), "stop")
         text, stopped = sequence.stops.push(sequence.decoder.push(token))

@@ -88,7 +88,9 @@ def memory_estimate(
     return {**owners, "total": sum(owners.values())}
 
 
-def describe(path: Path, kv_tokens: int = DEFAULT_KV_TOKENS) -> tuple[EngineInfo, dict[str, int]]:
+def describe(
+    path: Path, kv_tokens: int = DEFAULT_KV_TOKENS, kv_type: str = "f16"
+) -> tuple[EngineInfo, dict[str, int]]:
     """Describe a model file and estimate the memory it will need.
 
     Raises:
@@ -97,4 +99,4 @@ def describe(path: Path, kv_tokens: int = DEFAULT_KV_TOKENS) -> tuple[EngineInfo
     with open_gguf(path) as file:
         config = read_config(file)
         kv_tokens = min(kv_tokens, 4 * config.max_context)
-        return engine_info(file, config), memory_estimate(file, config, kv_tokens)
+        return engine_info(file, config), memory_estimate(file, config, kv_tokens, kv_type)

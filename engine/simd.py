@@ -462,12 +462,12 @@ def byte_pairs_by_row(typingctx, a, b, c, d):
 # --- the dot product, for each target ----------------------------------------------------------
 
 
-def _split(builder, vector, n_parts: int) -> list:
+def _split(builder, vector, n_parts: int):
     size = vector.type.count // n_parts
     return [_pick(builder, vector, list(range(i * size, (i + 1) * size))) for i in range(n_parts)]
 
 
-def _join(builder, parts: list):
+def _join(builder, parts):
     while len(parts) > 1:
         lanes = list(range(2 * parts[0].type.count))
         parts = [_pick2(builder, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]

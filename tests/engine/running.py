@@ -16,7 +16,9 @@ from engine.weights import Weights
 class Runner:
     """A model with one sequence."""
 
-    def __init__(self, path: Path, *, n_threads: int = 2, max_rows: int = 64) -> None:
+    def __init__(
+        self, path: Path, *, n_threads: int = 2, max_rows: int = 64, kv_type: str = "f16"
+    ) -> None:
         self.file = open_gguf(path)
         self.config = read_config(self.file)
         self.max_rows = max_rows
@@ -28,7 +30,7 @@ class Runner:
             max_context=2048,
             n_threads=n_threads,
         )
-        self.cache = KVCache(self.config, 2048)
+        self.cache = KVCache(self.config, 2048, kv_type)
 
     def logits(self, tokens: list[int], *, chunk: int | None = None) -> npt.NDArray[np.float32]:
         """Logits after every token, (n_tokens, vocab_size), computed `chunk` tokens at a time."""

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.kernels import CHUNK
 from tests.engine.oracle import Oracle, log_softmax, perplexity
 from tests.engine.running import Runner
-from tests.engine.tiny_models import Spec, Type, write_model
+from tests.engine.tiny_models import PIECES, Spec, Type, write_model
 
 INT8_TOLERANCE = 0.04  # of a model with two layers, against plain float32
 F16_CACHE_TOLERANCE = 1e-3  # of weights in a float type: only the cache is rounded
@@ -116,6 +117,33 @@ def test_long_context_crosses_pages(tmp_path: Path) -> None:
     check(write_model(tmp_path / "m.gguf", Spec(type=Type.F16, n_layers=1)), n_tokens=150)
 
 
+def test_attention_over_several_chunks(tmp_path: Path) -> None:
+    """More positions than attention takes at a time, computed alone and in blocks of rows."""
+    path = write_model(tmp_path / "m.gguf", Spec(type=Type.F16, n_layers=1, context=1024))
+    tokens = np.random.default_rng(3).integers(0, len(PIECES), 2 * CHUNK + 75).tolist()
+    with Runner(path, n_threads=3) as runner:
+        together = runner.logits(tokens)
+        one_by_one = runner.logits(tokens, chunk=1)
+        threes = runner.logits(tokens, chunk=3)
+    oracle = Oracle(path, f16_cache=True)
+    assert relative_error(together, oracle.logits(tokens)) < FLOAT_TOLERANCE
+    assert np.array_equal(one_by_one, together)
+    assert np.array_equal(threes, together)
+
+
+@pytest.mark.parametrize(("n_heads", "n_kv_heads", "head_dim"), [(9, 3, 64), (4, 1, 20)])
+def test_byte_cache(tmp_path: Path, n_heads: int, n_kv_heads: int, head_dim: int) -> None:
+    """Keys and values as bytes: an error of 1/127 of the peak of each, as for activations."""
+    spec = Spec(type=Type.F32, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim)
+    path = write_model(tmp_path / "m.gguf", spec)
+    tokens = np.random.default_rng(4).integers(0, len(PIECES), 150).tolist()
+    with Runner(path, kv_type="q8") as runner:
+        got = runner.logits(tokens)
+        one_by_one = runner.logits(tokens, chunk=1)
+    assert relative_error(got, Oracle(path).logits(tokens)) < INT8_TOLERANCE
+    assert np.array_equal(one_by_one, got)
+
+
 # --- the real model ------------------------------------------------------------------------------
 
 TEXT = (Path(__file__).parent.parent / "data" / "prose.txt").read_text(encoding="utf-8")
@@ -151,6 +179,15 @@ def test_smollm2_logits_and_perplexity(smollm2_path: Path, real_tokens: list[int
     assert divergence < 0.01
     assert agreement > 0.95
     assert relative_error(got, expected) < 0.05
+
+
+def test_smollm2_with_a_byte_cache(smollm2_path: Path, real_tokens: list[int]) -> None:
+    tokens = real_tokens[:400]
+    with Runner(smollm2_path) as runner:
+        half = runner.logits(tokens)
+    with Runner(smollm2_path, kv_type="q8") as runner:
+        byte = runner.logits(tokens)
+    assert abs(perplexity(byte, tokens) / perplexity(half, tokens) - 1) < 0.01
 
 
 def test_smollm2_greedy_continuation(smollm2_path: Path, real_tokens: list[int]) -> None:

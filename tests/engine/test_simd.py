@@ -1,0 +1,78 @@
+"""Every SIMD target that this machine can run computes the same; each in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.target import available
+
+# Byte dot products are exact; a difference of one anywhere fails.
+DOTS = """
+import numpy as np, numba
+from engine import simd as v
+from engine.aligned import aligned_zeros
+from engine.target import TARGET
+
+@numba.njit
+def run(w, x, acc, small, out):
+    for i in range(w.shape[0]):
+        start = v.to_i32(v.load_f32x16(acc[i].ctypes.data))
+        a, b = v.load_u8x64(w[i].ctypes.data), v.load_u8x64(x[i].ctypes.data)
+        dots = v.dot_small(start, a, b) if small else v.dot(start, a, b)
+        v.store_f32x16(out[i].ctypes.data, v.to_f32(dots))
+
+rng = np.random.default_rng(0)
+for small in (False, True):
+    w = rng.integers(0, 128 if small else 256, (500, 64), dtype=np.uint8)
+    x = rng.integers(-127, 128, (500, 64), dtype=np.int8)
+    w[:2], x[0], x[1] = 127 if small else 255, 127, -127
+    acc = rng.integers(-1000, 1000, (500, 16)).astype(np.float32)
+    out = np.zeros((500, 16), np.float32)
+    run(w, x, acc, small, out)
+    expected = acc + (w.astype(int) * x).reshape(500, 16, 4).sum(-1)
+    assert np.array_equal(out, expected), (TARGET, small)
+
+@numba.njit
+def others(x, out):
+    v.store_f32x16(out[0].ctypes.data, v.exp(v.load_f32x16(x[0].ctypes.data)))
+    v.transpose_16x16(x.ctypes.data, 64, out[1:].ctypes.data)
+
+x = np.linspace(-90, 80, 256).astype(np.float32).reshape(16, 16)
+x[0] = np.linspace(-20, 20, 16)
+out = np.zeros((17, 16), np.float32)
+others(x, out)
+assert np.allclose(out[0], np.exp(x[0].astype(float)), rtol=5e-7)
+assert np.array_equal(out[1:], x.T)
+assert v.TARGET == TARGET
+print(TARGET)
+"""
+
+
+def run(target: str, *args: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "ASSISTANTD_SIMD": target}
+    return subprocess.run([sys.executable, *args], env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("target", available())
+def test_a_target_multiplies_bytes_exactly(target: str) -> None:
+    done = run(target, "-c", DOTS)
+    assert done.stdout.strip() == target, done.stderr[-2000:]
+
+
+def test_an_unknown_target_is_refused() -> None:
+    done = run("sse9", "-m", "assistantd", "--warm")
+    assert done.returncode == 2
+    assert "ASSISTANTD_SIMD is 'sse9'; this machine has" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", available()[1:])
+def test_a_target_passes_the_oracle(target: str) -> None:
+    """The forward pass against the oracle, compiled for each target: a minute or two each."""
+    tests = str(Path(__file__).with_name("test_model.py"))
+    done = run(target, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests)
+    assert done.returncode == 0, done.stdout[-3000:]
