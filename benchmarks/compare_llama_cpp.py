@@ -1,10 +1,10 @@
 """Speed of this engine beside llama.cpp's, alternately in one process on the same file.
 
     pip install -e .[bench]          # builds llama-cpp-python for this machine
-    python -m benchmarks.compare_llama_cpp MODEL.gguf [--prompt 512] [--decode 64] [--json FILE]
+    python -m benchmarks.compare_llama_cpp MODEL.gguf [--prompt 512] [--decode 64] [--depth 4096]
 
 Machines are noisy, so the two take turns and the ratio of their medians is what counts. Both
-compute the same tokens: a prompt of N, then M more one at a time.
+compute the same tokens: a prompt of N, and M one at a time, from the start and at a depth.
 """
 
 import argparse
@@ -12,14 +12,12 @@ import ctypes
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from engine.info import MAX_ROWS
+from engine.bench import Bench, seconds
 
 
 @dataclass
@@ -32,52 +30,6 @@ class Row:
     ratio: float
     ours_rounds: list[float]
     theirs_rounds: list[float]
-
-
-class Ours:
-    """This engine, without tokenizer, sampler and scheduler."""
-
-    def __init__(self, path: Path, n_threads: int, n_context: int) -> None:
-        from engine.config import read_config
-        from engine.gguf import open_gguf
-        from engine.kv_cache import KVCache
-        from engine.model import Model
-        from engine.weights import Weights
-
-        file = open_gguf(path)
-        config = read_config(file)
-        self.vocab_size = config.vocab_size
-        self.model = Model(
-            config,
-            Weights(file, config),
-            max_rows=MAX_ROWS,
-            max_outputs=1,
-            max_context=n_context,
-            n_threads=n_threads,
-        )
-        self.cache = KVCache(config, n_context)
-        self.sequence = self.cache.open([0])
-        self.outputs = np.zeros(1, np.int32)
-
-    def reset(self) -> None:
-        self.sequence.close()
-        self.cache.clear()
-        self.sequence = self.cache.open([0])
-
-    def eval(self, tokens: list[int]) -> None:
-        for start in range(0, len(tokens), MAX_ROWS):
-            part = tokens[start : start + MAX_ROWS]
-            at = self.sequence.length
-            self.sequence.reserve(at + len(part))
-            self.model.forward(
-                np.array(part, np.int32),
-                np.arange(at, at + len(part), dtype=np.int32),
-                np.zeros(len(part), np.int32),
-                self.sequence.page_table[None],
-                np.array([len(part) - 1], np.int32),
-                self.cache,
-            )
-            self.sequence.extend(part)
 
 
 class Theirs:
@@ -111,40 +63,44 @@ class Theirs:
             self.api.llama_synchronize(self.context)
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """How long a call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def compare(path: Path, n_prompt: int, n_decode: int, n_threads: int, rounds: int) -> list[Row]:
+def compare(
+    path: Path, n_prompt: int, n_decode: int, depth: int, n_threads: int, rounds: int
+) -> list[Row]:
     """Run both engines in turns."""
-    n_context = n_prompt + n_decode + 64
-    engines: dict[str, Ours | Theirs] = {
-        "ours": Ours(path, n_threads, n_context),
+    n_context = max(n_prompt, depth) + n_decode + 64
+    engines: dict[str, Bench | Theirs] = {
+        "ours": Bench(path, n_threads, n_context),
         "theirs": Theirs(path, n_threads, n_context),
     }
     rng = np.random.default_rng(0)
-    tokens = rng.integers(0, engines["ours"].vocab_size, n_prompt + n_decode).tolist()
+    tokens = rng.integers(0, engines["ours"].vocab_size, n_context).tolist()
     phases = [f"prompt {n_prompt}", f"decode {n_decode}"]
+    if depth:
+        phases.append(f"decode {n_decode} @ {depth}")
     speeds: dict[str, dict[str, list[float]]] = {p: {"ours": [], "theirs": []} for p in phases}
     for engine in engines.values():  # compile, map, warm the caches
         engine.eval(tokens[:32])
         engine.eval(tokens[:1])
     for number in range(rounds):
         for name, engine in engines.items():
-            print(f"\rround {number + 1} of {rounds}: {name:7}", end="", file=sys.stderr)
+            if sys.stderr.isatty():
+                print(f"\rround {number + 1} of {rounds}: {name:7}", end="", file=sys.stderr)
+
+            def decode(engine: Bench | Theirs = engine) -> None:
+                for token in tokens[:n_decode]:
+                    engine.eval([token])
+
             engine.reset()
             took = seconds(lambda e=engine: e.eval(tokens[:n_prompt]))  # type: ignore[misc]
             speeds[phases[0]][name].append(n_prompt / took)
-
-            def decode(engine: Ours | Theirs = engine) -> None:
-                for token in tokens[n_prompt:]:
-                    engine.eval([token])
-
+            engine.reset()
             speeds[phases[1]][name].append(n_decode / seconds(decode))
-    print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
+            if depth:
+                engine.reset()
+                engine.eval(tokens[:depth])
+                speeds[phases[2]][name].append(n_decode / seconds(decode))
+    if sys.stderr.isatty():
+        print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
     rows = []
     for phase in phases:
         ours, theirs = speeds[phase]["ours"], speeds[phase]["theirs"]
@@ -159,15 +115,16 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="a GGUF file of the llama architecture")
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompt (512)")
     parser.add_argument("--decode", type=int, default=64, help="tokens to decode (64)")
+    parser.add_argument("--depth", type=int, default=0, help="decode after so many tokens, too")
     parser.add_argument("--threads", type=int, default=2, help="threads of each engine (2)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each engine (5)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
-    rows = compare(args.model, args.prompt, args.decode, args.threads, args.rounds)
+    rows = compare(args.model, args.prompt, args.decode, args.depth, args.threads, args.rounds)
     print(f"{args.model.name}, {args.threads} threads, medians of {args.rounds} rounds, tokens/s")
-    print(f"{'':14}{'assistantd':>12}{'llama.cpp':>12}{'ratio':>8}")
+    print(f"{'':20}{'assistantd':>12}{'llama.cpp':>12}{'ratio':>8}")
     for row in rows:
-        print(f"{row.phase:14}{row.ours:12.1f}{row.theirs:12.1f}{row.ratio:8.2f}")
+        print(f"{row.phase:20}{row.ours:12.1f}{row.theirs:12.1f}{row.ratio:8.2f}")
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 

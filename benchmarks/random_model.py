@@ -93,10 +93,10 @@ def write(path: Path, name: str, kind: GGMLQuantizationType, context: int = 8192
     for _ in [*norms, "output_norm"]:
         writer.write_tensor_data(np.ones(dim, np.float32))
     for tensor, rows, cols in tensors(shape):
-        print(f"\r{tensor:24}", end="", file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\r{tensor:24}", end="", file=sys.stderr)
         writer.write_tensor_data(random_blocks(rng, kind, rows, cols))
     writer.close()
-    print("\r" + " " * 24 + "\r", end="", file=sys.stderr)
     part.replace(path)
 
 

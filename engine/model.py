@@ -18,10 +18,10 @@ import numpy.typing as npt
 from engine import simd as v
 from engine.aligned import aligned_zeros
 from engine.config import ModelConfig, rope_frequencies
-from engine.jit import inline, kernel, routine
+from engine.jit import inline, kernel
 from engine.kernels import BLOCK_ROWS, CHUNK, KV_F16, KV_Q8, PAGE, quantize
 from engine.kernels.attention import attend, part_floats, scratch_floats, store_key_value
-from engine.kernels.matmul import TILE_ROWS, matmul, scratch_bytes
+from engine.kernels.matmul import project, scratch_bytes
 from engine.kernels.matvec import ADD, OVERWRITE
 from engine.kernels.norm_rope import rms_norm, rope, silu_multiply
 from engine.kernels.quantize import quantize_row
@@ -101,27 +101,6 @@ def meet(sync, n_threads, ticks, phase, since):
     return spent(ticks, BARRIER, since)
 
 
-@inline
-def share(n, unit, thread, n_threads):
-    """The range of 0…n that a thread works on, cut at multiples of `unit`."""
-    n_units = (n + unit - 1) // unit
-    first = n_units * thread // n_threads * unit
-    last = n_units * (thread + 1) // n_threads * unit
-    return min(first, n), min(last, n)
-
-
-@routine
-def project(thread, n_threads, matrix, act, n_rows, out, mode, state):
-    """out (+)= act · Wᵀ + bias: this thread's share of the matrix's rows, for n_rows vectors."""
-    first, last = share(matrix.n_rows, TILE_ROWS, thread, n_threads)
-    matmul(matrix, act, n_rows, out, first, last, mode, state.scratch[thread].ctypes.data)
-    if matrix.bias != 0:
-        for t in range(n_rows):
-            for r in range(first, last):
-                out[t, r] += v.load_f32(matrix.bias + 4 * r)
-    return first, last
-
-
 @kernel
 def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv_kind):
     """Compute the batch: keys and values into the pool, logits of `outputs` into state.logits.
@@ -132,7 +111,7 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
     kv_kind            KV_F16 or KV_Q8: how the pool keeps keys and values
     """
     n_rows = batch.tokens.shape[0]
-    x, normed = state.x, state.normed
+    x, normed, scratch = state.x, state.normed, state.scratch
     ticks, now = state.ticks[thread], v.clock()
 
     # rows of the embedding become the residual stream
@@ -146,9 +125,9 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
             rms_norm(x[t], weights.attn_norm[i], shape.norm_eps, normed.x[t])
             quantize_row(normed, t)
         now = meet(sync, n_threads, ticks, NORM, now)
-        project(thread, n_threads, weights.attn_q[i], normed, n_rows, state.q, OVERWRITE, state)
-        project(thread, n_threads, weights.attn_k[i], normed, n_rows, state.k, OVERWRITE, state)
-        project(thread, n_threads, weights.attn_v[i], normed, n_rows, state.v, OVERWRITE, state)
+        project(thread, n_threads, weights.attn_q[i], normed, n_rows, state.q, OVERWRITE, scratch)
+        project(thread, n_threads, weights.attn_k[i], normed, n_rows, state.k, OVERWRITE, scratch)
+        project(thread, n_threads, weights.attn_v[i], normed, n_rows, state.v, OVERWRITE, scratch)
         now = meet(sync, n_threads, ticks, QKV, now)
 
         # rotate by position; keys and values go to the cache
@@ -187,7 +166,7 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
         for t in range(thread, n_rows, n_threads):
             quantize_row(state.attended, t)
         now = meet(sync, n_threads, ticks, NORM, now)
-        project(thread, n_threads, weights.attn_output[i], state.attended, n_rows, x, ADD, state)
+        project(thread, n_threads, weights.attn_output[i], state.attended, n_rows, x, ADD, scratch)
         now = meet(sync, n_threads, ticks, ATTN_OUTPUT, now)
 
         # feed-forward: down(silu(gate) · up); a thread finishes its own rows of gate and up
@@ -196,10 +175,10 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
             quantize_row(normed, t)
         now = meet(sync, n_threads, ticks, NORM, now)
         project(
-            thread, n_threads, weights.ffn_gate[i], normed, n_rows, state.gate, OVERWRITE, state
+            thread, n_threads, weights.ffn_gate[i], normed, n_rows, state.gate, OVERWRITE, scratch
         )
         first, last = project(
-            thread, n_threads, weights.ffn_up[i], normed, n_rows, state.up, OVERWRITE, state
+            thread, n_threads, weights.ffn_up[i], normed, n_rows, state.up, OVERWRITE, scratch
         )
         now = spent(ticks, GATE_UP, now)
         for t in range(n_rows):
@@ -210,7 +189,7 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
         for t in range(thread, n_rows, n_threads):
             quantize_row(state.hidden, t)
         now = meet(sync, n_threads, ticks, NORM, now)
-        project(thread, n_threads, weights.ffn_down[i], state.hidden, n_rows, x, ADD, state)
+        project(thread, n_threads, weights.ffn_down[i], state.hidden, n_rows, x, ADD, scratch)
         now = meet(sync, n_threads, ticks, FFN_DOWN, now)
 
     # logits, only of the rows that are asked for
@@ -221,7 +200,14 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
         quantize_row(state.last, o)
     now = meet(sync, n_threads, ticks, NORM, now)
     project(
-        thread, n_threads, weights.output[0], state.last, n_outputs, state.logits, OVERWRITE, state
+        thread,
+        n_threads,
+        weights.output[0],
+        state.last,
+        n_outputs,
+        state.logits,
+        OVERWRITE,
+        scratch,
     )
     now = meet(sync, n_threads, ticks, LOGITS, now)
 

@@ -69,3 +69,6 @@ def _choose() -> str:
 
 
 TARGET = _choose()
+# numba's -O3 takes half again as long to compile as -O2, for kernels that are no faster: what
+# there is to vectorise and unroll is written out.
+numba.config.OPT = type(numba.config.OPT)("2")

@@ -36,6 +36,7 @@ COMMANDS = {
     "ping": "clients.cli.daemon",
     "sessions": "clients.cli.sessions",
     "models": "clients.cli.models",
+    "bench": "clients.cli.bench",
 }
 """Command → the module that has a click command of that name."""
 

@@ -306,7 +306,7 @@ def _gather_queries(q, row, head, group, n_queries, head_dim, queries):
 # --- all rows ----------------------------------------------------------------------------------
 
 
-@inline
+@routine
 def _attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out):
     head_dim, n_kv_heads = shape.head_dim, shape.n_kv_heads
     group = shape.n_heads // n_kv_heads  # query heads that share a key head
@@ -358,7 +358,7 @@ def _attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch
         _finish(total, row, head, group, group, head_dim, out)
 
 
-@routine
+@inline
 def attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out):
     """out = softmax(q · Kᵀ / √head_dim) · V, each row over its sequence up to itself.
 

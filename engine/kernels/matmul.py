@@ -180,20 +180,36 @@ def _unpack_any(matrix, first_row, tile, scales, raw):
         _unpack_tile(u.Q6_K, matrix, first_row, tile, scales, raw)
 
 
+@inline
+def share(n, unit, thread, n_threads):
+    """The range of 0…n that a thread works on, cut at multiples of `unit`."""
+    n_units = (n + unit - 1) // unit
+    first = n_units * thread // n_threads * unit
+    last = n_units * (thread + 1) // n_threads * unit
+    return min(first, n), min(last, n)
+
+
 @routine
-def matmul(matrix, act, n_tokens, out, first_row, last_row, mode, scratch):
-    """out[t, r] (+)= W[r] · x[t] for t < n_tokens and rows first_row ≤ r < last_row.
+def project(thread, n_threads, matrix, act, n_tokens, out, mode, scratch):
+    """out[t, r] (+)= W[r] · x[t] + bias[r] for t < n_tokens and this thread's share of the rows.
 
-    Rows past the last whole tile, and float types, are multiplied vector by vector.
+    Rows past the last whole tile, and float types, are multiplied vector by vector. Not split
+    into smaller routines: numba optimises a routine again with each one that calls it.
 
-    scratch  address of scratch_bytes(n_cols) bytes that belong to this thread
+    matrix   a MATRIX record, see weights.py
+    act      Activations, at least n_tokens rows
+    out      (T, n_rows) f32
+    mode     OVERWRITE out, or ADD to it (the residual)
+    scratch  (n_threads, scratch_bytes(n_cols)) u8
+    Returns the first row of the share, and the one past its last.
     """
-    kind = matrix.kind
+    kind, n_rows = matrix.kind, matrix.n_rows
+    first_row, last_row = share(n_rows, TILE_ROWS, thread, n_threads)
     first_single = first_row
     if n_tokens > 1 and kind != u.F32 and kind != u.F16 and kind != u.BF16:
         first_single = last_row - (last_row - first_row) % TILE_ROWS
         n_quads = (matrix.n_cols + u.QUAD - 1) // u.QUAD
-        tile = scratch
+        tile = scratch[thread].ctypes.data
         scales = tile + n_quads * _QUAD_BYTES
         raw = scales + n_quads * 4 * 4 * TILE_ROWS * 4
         for r in range(first_row, first_single, TILE_ROWS):
@@ -208,3 +224,8 @@ def matmul(matrix, act, n_tokens, out, first_row, last_row, mode, scratch):
     if first_single < last_row:
         for t in range(n_tokens):
             matvec(matrix, act, t, out, first_single, last_row, mode)
+    if matrix.bias != 0:
+        for t in range(n_tokens):
+            for r in range(first_row, last_row):
+                out[t, r] += v.load_f32(matrix.bias + 4 * r)
+    return first_row, last_row

@@ -1,0 +1,135 @@
+"""`assistant bench`: how fast a model runs on this machine, beside what its memory allows.
+
+A program of its own, started by `assistant bench`, because the clients do not import the engine.
+"""
+
+import dataclasses
+import json
+import sys
+
+import click
+
+from assistantd import config as configuration
+from assistantd.models import ModelStore, StoreError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", required=False)
+@click.option("-p", "--prompt", default=512, show_default=True, help="Tokens of a prompt.")
+@click.option("-n", "--decode", default=64, show_default=True, help="Tokens to decode.")
+@click.option("-b", "--together", default=4, show_default=True, help="Sequences decoded together.")
+@click.option("-d", "--depth", default="0", show_default=True, help="Tokens before, like 0,4096.")
+@click.option("-t", "--threads", default=0, help="Worker threads; one per physical core.")
+@click.option("-r", "--rounds", default=3, show_default=True, help="Measurements of each.")
+@click.option("--kv-type", type=click.Choice(["f16", "q8"]), default="f16", show_default=True)
+@click.option("--profile", is_flag=True, help="Show instead what the time is spent on.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(
+    model: str | None,
+    prompt: int,
+    decode: int,
+    together: int,
+    depth: str,
+    threads: int,
+    rounds: int,
+    kv_type: str,
+    profile: bool,
+    as_json: bool,
+) -> None:
+    """Measure prompt and decoding speed of MODEL, a name or a path; the default model if none.
+
+    \b
+    pp512        reading a prompt of 512 tokens
+    tg64         64 tokens, one by one
+    tg64 x4      the same for four answers at once
+    @ d4096      after a conversation of 4096 tokens
+    """
+    settings = configuration.load(None, {}).config
+    try:
+        depths = tuple(int(part) for part in depth.split(","))
+        if min(*depths, prompt, 0) < 0 or min(prompt, decode, together, rounds) < 1:
+            raise ValueError
+    except ValueError:
+        raise click.UsageError("numbers must be positive; --depth takes some like 0,4096") from None
+    try:
+        path = ModelStore(settings.data_path / "models").resolve(model or settings.model)
+    except StoreError as problem:
+        _fail(str(problem))
+    from engine.errors import EngineError
+
+    try:
+        from engine import bench
+        from engine.info import describe
+        from engine.target import TARGET
+        from engine.threads import physical_cores
+
+        n_threads = threads or physical_cores()
+        info, _ = describe(path)
+        if profile:
+            shares = bench.profile(path, n_threads=n_threads, depth=max(depths))
+            print(json.dumps(shares) if as_json else _profile_table(shares))
+            return
+        print("measuring the memory", end="\r", file=sys.stderr, flush=True)
+        bandwidth = bench.memory_bandwidth(n_threads)
+        about = {
+            "model": info.name,
+            "quantization": info.quantization,
+            "parameters": info.parameters,
+            "size_bytes": info.weights_bytes,
+            "threads": n_threads,
+            "simd": TARGET,
+            "kv_type": kv_type,
+            "memory_gigabytes_per_second": round(bandwidth / 1e9, 2),
+        }
+        if not as_json:
+            print(
+                f"{info.name} {info.quantization}, {info.weights_bytes / 1e6:.0f} MB, "
+                f"{n_threads} threads, {TARGET}, cache {kv_type}; memory reads "
+                f"{bandwidth / 1e9:.1f} GB/s\n"
+            )
+            print(f"{'test':20}{'tokens/s':>10}{'±':>8}{'GB/s':>8}{'of memory':>11}")
+        figures = []
+        for figure in bench.measure(
+            path,
+            n_threads=n_threads,
+            n_prompt=prompt,
+            n_decode=decode,
+            n_together=together,
+            depths=depths,
+            rounds=rounds,
+            kv_type=kv_type,
+            bandwidth=bandwidth,
+        ):
+            figures.append(figure)
+            if not as_json:
+                read, share = figure.gigabytes_per_second, figure.share_of_bandwidth
+                print(
+                    f"{figure.test:20}{figure.tokens_per_second:10.1f}{figure.spread:8.1f}"
+                    + (f"{read:8.1f}{100 * share:9.0f} %" if read and share else ""),
+                    flush=True,
+                )
+        if as_json:
+            print(json.dumps({**about, "figures": [dataclasses.asdict(f) for f in figures]}))
+    except EngineError as problem:
+        _fail(str(problem))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _profile_table(shares: dict[str, dict[str, float]]) -> str:
+    names = [name for name in shares["prompt"] if name != "milliseconds"]
+    lines = [f"{'share of the time':20}{'prompt':>10}{'decode':>10}"]
+    lines += [
+        f"{name:20}{100 * shares['prompt'][name]:8.1f} %{100 * shares['decode'][name]:8.1f} %"
+        for name in names
+    ]
+    return "\n".join(lines)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"assistant: {message}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(prog_name="assistant bench")
