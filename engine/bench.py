@@ -80,6 +80,13 @@ class Bench:
         self.cache.clear()
         self.sequences = [self.cache.open([0]) for _ in self.sequences]
 
+    def rewind(self, tokens: list[list[int]], depth: int) -> None:
+        """Put every sequence to the first `depth` of its tokens; what is cached stays so."""
+        for i, own in enumerate(tokens):
+            self.sequences[i].close()
+            self.sequences[i] = self.cache.open(own[: depth + 1])
+            self.eval(own[self.sequences[i].length : depth], i)
+
     def eval(self, tokens: list[int], sequence: int = 0) -> None:
         """Compute tokens of one sequence, in chunks, with the last one's logits."""
         cache = self.sequences[sequence]
@@ -133,7 +140,7 @@ def memory_bandwidth(n_threads: int, rounds: int = 4) -> float:
     buffers = [aligned_zeros((_READ_BYTES // 4,), np.float32) for _ in range(n_threads)]
     for buffer in buffers:
         buffer[:] = 1.0  # its own memory, not the shared page of zeros
-    _read(buffers[0].ctypes.data, 256)
+    _read(buffers[0].ctypes.data, 256)  # type: ignore[no-untyped-call]
     best = 0.0
     for _ in range(rounds):
         threads = [
@@ -177,9 +184,10 @@ def measure(
     """
     n_context = max(depths) + n_prompt + n_decode + 16
     bench = Bench(path, n_threads, n_context, n_sequences=n_together, kv_type=kv_type)
-    tokens = np.random.default_rng(0).integers(0, bench.vocab_size, n_context).tolist()
-    bench.eval(tokens[:32])
-    bench.eval(tokens[:1])
+    shape = (n_together, max(*depths, n_prompt, n_decode) + 1)
+    tokens = np.random.default_rng(0).integers(0, bench.vocab_size, shape).tolist()
+    bench.eval(tokens[0][:32])
+    bench.eval(tokens[0][:1])
 
     def figure(test: str, n: int, times: list[float], n_bytes: int | None) -> Figure:
         speeds = [n / t for t in times]
@@ -193,11 +201,11 @@ def measure(
         )
 
     def alone() -> None:
-        for token in tokens[:n_decode]:
+        for token in tokens[0][:n_decode]:
             bench.eval([token])
 
     def together() -> None:
-        for token in tokens[:n_decode]:
+        for token in tokens[0][:n_decode]:
             bench.decode_together(token)
 
     try:
@@ -205,16 +213,13 @@ def measure(
             at = f" @ d{depth}" if depth else ""
             prompts, decodes, batches = [], [], []
             for _ in range(rounds):
-                bench.reset()
-                for i in range(n_together if n_together > 1 else 1):
-                    bench.eval(tokens[:depth], i)
-                decodes.append(seconds(alone))
-                bench.reset()
-                for i in range(n_together):
-                    bench.eval(tokens[:depth], i)
                 if n_together > 1:
+                    bench.rewind(tokens, depth)
                     batches.append(seconds(together))
-                prompts.append(seconds(lambda: bench.eval(tokens[:n_prompt])))
+                bench.rewind(tokens, depth)
+                decodes.append(seconds(alone))
+                bench.rewind(tokens, depth)
+                prompts.append(seconds(lambda: bench.eval(tokens[0][:n_prompt])))
             kv = bench.kv_bytes(depth + n_decode // 2)
             yield figure(f"pp{n_prompt}{at}", n_prompt, prompts, None)
             n_bytes = n_decode * (bench.bytes_per_pass + kv)
