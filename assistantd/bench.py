@@ -47,7 +47,7 @@ def main(
     settings = configuration.load(None, {}).config
     try:
         depths = tuple(int(part) for part in depth.split(","))
-        if min(*depths, prompt, 0) < 0 or min(prompt, decode, together, rounds) < 1:
+        if min(depths) < 0 or min(prompt, decode, together, rounds) < 1:
             raise ValueError
     except ValueError:
         raise click.UsageError("numbers must be positive; --depth takes some like 0,4096") from None

@@ -17,8 +17,9 @@ from engine import simd as v
 from engine.aligned import aligned_zeros
 from engine.config import layer_matrices, read_config
 from engine.gguf import open_gguf
-from engine.info import MAX_ROWS, engine_info
+from engine.info import MAX_ROWS
 from engine.jit import kernel
+from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
 from engine.model import PHASES, Model
 from engine.weights import Weights
@@ -54,8 +55,6 @@ class Bench:
     ) -> None:  # fmt: skip
         file = open_gguf(path)
         config = read_config(file)
-        self.info = engine_info(file, config)
-        self.config = config
         self.vocab_size = config.vocab_size
         self.model = Model(
             config,
@@ -122,7 +121,7 @@ class Bench:
 
     def kv_bytes(self, depth: int) -> int:
         """Bytes of keys and values that a token at this depth looks at."""
-        return depth * self.cache.page_bytes // 16
+        return depth * self.cache.page_bytes // PAGE
 
 
 @kernel

@@ -25,7 +25,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _kernel_sources() -> list[Path]:
     here = Path(__file__).parent
-    names = ("jit.py", "simd.py", "target.py", "formats.py", "threads.py", "model.py")
+    names = (
+        "jit.py",
+        "simd.py",
+        "lowering.py",
+        "target.py",
+        "formats.py",
+        "threads.py",
+        "model.py",
+    )
     return [*(here / name for name in names), *sorted((here / "kernels").glob("*.py"))]
 
 

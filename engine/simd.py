@@ -20,9 +20,14 @@ from numba.core import types
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic
 
+from engine.lowering import DOTS, I8, I16, I32, I64
+from engine.lowering import call as _call
+from engine.lowering import constant as _constant
+from engine.lowering import pick as _pick
+from engine.lowering import pick2 as _pick2
+from engine.lowering import splat as _splat
 from engine.target import TARGET
 
-_I8, _I16, _I32, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _F16, _F32 = ir.HalfType(), ir.FloatType()
 
 
@@ -40,41 +45,11 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(dmm, fe_type, fe_type.vector)
 
 
-u8x16 = Vector("u8x16", _I8, 16)
-u8x64 = Vector("u8x64", _I8, 64)
-i32x16 = Vector("i32x16", _I32, 16)
+u8x16 = Vector("u8x16", I8, 16)
+u8x64 = Vector("u8x64", I8, 64)
+i32x16 = Vector("i32x16", I32, 16)
 f32x4 = Vector("f32x4", _F32, 4)
 f32x16 = Vector("f32x16", _F32, 16)
-
-
-def _constant(vector: ir.VectorType, value: int | float) -> ir.Constant:
-    return ir.Constant(vector, [value] * vector.count)
-
-
-def _splat(builder, scalar, vector: ir.VectorType):
-    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    mask = ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count)
-    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
-
-
-def _pick(builder, vector, lanes: list[int]):
-    """The given lanes of a vector, as a vector."""
-    mask = ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
-
-
-def _pick2(builder, low, high, lanes: list[int]):
-    """The given lanes of two vectors laid end to end."""
-    mask = ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
-    return builder.shuffle_vector(low, high, mask)
-
-
-def _call(builder, name: str, result: ir.Type, args: list[ir.Value]):
-    function_type = ir.FunctionType(result, [a.type for a in args])
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = ir.Function(builder.module, function_type, name)
-    return builder.call(function, args)
 
 
 # --- loads and stores --------------------------------------------------------------------------
@@ -101,17 +76,15 @@ def _bf16_to_f32(builder, value):
     return builder.bitcast(wide, f32x16.vector)
 
 
-load_u8 = _loader("load_u8", _I8, types.int64, lambda b, v: b.zext(v, _I64))
-load_i8 = _loader("load_i8", _I8, types.int64, lambda b, v: b.sext(v, _I64))
-load_u16 = _loader("load_u16", _I16, types.int64, lambda b, v: b.zext(v, _I64))
-load_u32 = _loader("load_u32", _I32, types.int64, lambda b, v: b.zext(v, _I64))
+load_u16 = _loader("load_u16", I16, types.int64, lambda b, v: b.zext(v, I64))
+load_u32 = _loader("load_u32", I32, types.int64, lambda b, v: b.zext(v, I64))
 load_f32 = _loader("load_f32", _F32, types.float32)
 load_f16 = _loader("load_f16", _F16, types.float32, lambda b, v: b.fpext(v, _F32))
 load_bf16 = _loader(
     "load_bf16",
-    _I16,
+    I16,
     types.float32,
-    lambda b, v: b.bitcast(b.shl(b.zext(v, _I32), ir.Constant(_I32, 16)), _F32),
+    lambda b, v: b.bitcast(b.shl(b.zext(v, I32), ir.Constant(I32, 16)), _F32),
 )
 load_u8x16 = _loader("load_u8x16", u8x16.vector, u8x16)
 load_u8x64 = _loader("load_u8x64", u8x64.vector, u8x64)
@@ -126,11 +99,11 @@ load_i8x16 = _loader(
     f32x16,
     lambda b, v: b.sitofp(b.sext(v, i32x16.vector), f32x16.vector),
 )
-load_bf16x16 = _loader("load_bf16x16", ir.VectorType(_I16, 16), f32x16, _bf16_to_f32)
+load_bf16x16 = _loader("load_bf16x16", ir.VectorType(I16, 16), f32x16, _bf16_to_f32)
 # Four bytes, repeated sixteen times: the activations that all rows of a tile share.
 load_4u8_x16 = _loader(
     "load_4u8_x16",
-    _I32,
+    I32,
     u8x64,
     lambda b, v: b.bitcast(_splat(b, v, i32x16.vector), u8x64.vector),
 )
@@ -167,20 +140,20 @@ def gather_u32(typingctx, address, offsets):
     def codegen(context, builder, signature, args):
         address, offsets = args
         if TARGET.startswith("avx512"):
-            base = builder.inttoptr(address, _I8.as_pointer())
+            base = builder.inttoptr(address, I8.as_pointer())
             ones = ir.Constant(ir.VectorType(ir.IntType(1), 16), [True] * 16)
             zero = ir.Constant(i32x16.vector, None)
             return _call(
                 builder,
                 "llvm.x86.avx512.mask.gather.dpi.512",
                 i32x16.vector,
-                [zero, base, offsets, ones, ir.Constant(_I32, 1)],
+                [zero, base, offsets, ones, ir.Constant(I32, 1)],
             )
         result = ir.Constant(i32x16.vector, ir.Undefined)
         for lane in range(16):
-            index = ir.Constant(_I32, lane)
-            at = builder.add(address, builder.sext(builder.extract_element(offsets, index), _I64))
-            word = builder.load(builder.inttoptr(at, _I32.as_pointer()), align=1)
+            index = ir.Constant(I32, lane)
+            at = builder.add(address, builder.sext(builder.extract_element(offsets, index), I64))
+            word = builder.load(builder.inttoptr(at, I32.as_pointer()), align=1)
             result = builder.insert_element(result, word, index)
         return result
 
@@ -192,8 +165,8 @@ def prefetch(typingctx, address):
     """Ask for the cache line at an address; any address will do."""
 
     def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], _I8.as_pointer())
-        flags = [ir.Constant(_I32, n) for n in (0, 3, 1)]  # read, keep in all caches, data
+        pointer = builder.inttoptr(args[0], I8.as_pointer())
+        flags = [ir.Constant(I32, n) for n in (0, 3, 1)]  # read, keep in all caches, data
         _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
         return context.get_dummy_value()
 
@@ -222,7 +195,7 @@ store_f32x16 = _storer("store_f32x16", f32x16, f32x16.vector)
 store_u8x64 = _storer("store_u8x64", u8x64, u8x64.vector)
 store_i8x16 = _storer("store_i8x16", i32x16, u8x16.vector, lambda b, v: b.trunc(v, u8x16.vector))
 store_f16 = _storer("store_f16", types.float32, _F16, lambda b, v: b.fptrunc(v, _F16))
-store_i8 = _storer("store_i8", types.int64, _I8, lambda b, v: b.trunc(v, _I8))
+store_i8 = _storer("store_i8", types.int64, I8, lambda b, v: b.trunc(v, I8))
 store_f32 = _storer("store_f32", types.float32, _F32)
 
 
@@ -262,7 +235,7 @@ def transpose_16x16(typingctx, source, stride, target):
                 rows[i] = _pick2(builder, a, b, first)
                 rows[i + size] = _pick2(builder, a, b, second)
         for i, row in enumerate(rows):
-            at = builder.add(target, ir.Constant(_I64, 64 * i))
+            at = builder.add(target, ir.Constant(I64, 64 * i))
             pointer = builder.inttoptr(at, i32x16.vector.as_pointer())
             builder.store(row, pointer, align=1)
         return context.get_dummy_value()
@@ -270,27 +243,54 @@ def transpose_16x16(typingctx, source, stride, target):
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
+def _unary(name: str, of: Vector, result: Vector, build, doc: str):
+    """An intrinsic of one vector, from what it builds of it."""
+
+    def operation(typingctx, value):
+        def codegen(context, builder, signature, args):
+            return build(builder, *args)
+
+        return result(of), codegen
+
+    operation.__name__ = operation.__qualname__ = name
+    operation.__doc__ = doc
+    return intrinsic(operation)
+
+
+def _binary(name: str, build, doc: str):
+    """An intrinsic of two float vectors of the same type, lane by lane."""
+
+    def operation(typingctx, x, y):
+        def codegen(context, builder, signature, args):
+            return build(builder, *args)
+
+        return x(x, x), codegen
+
+    operation.__name__ = operation.__qualname__ = name
+    operation.__doc__ = doc
+    return intrinsic(operation)
+
+
+def _larger(builder, x, y):
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
 # --- bytes -------------------------------------------------------------------------------------
 
 
-@intrinsic
-def low_nibbles(typingctx, value):
-    """value & 15 for each byte of a u8x64."""
-
-    def codegen(context, builder, signature, args):
-        return builder.and_(args[0], _constant(u8x64.vector, 15))
-
-    return u8x64(u8x64), codegen
-
-
-@intrinsic
-def high_nibbles(typingctx, value):
-    """value >> 4 for each byte of a u8x64."""
-
-    def codegen(context, builder, signature, args):
-        return builder.lshr(args[0], _constant(u8x64.vector, 4))
-
-    return u8x64(u8x64), codegen
+low_nibbles = _unary(
+    "low_nibbles", u8x64, u8x64, lambda b, v: b.and_(v, _constant(v.type, 15)), "Each byte & 15."
+)
+high_nibbles = _unary(
+    "high_nibbles", u8x64, u8x64, lambda b, v: b.lshr(v, _constant(v.type, 4)), "Each byte >> 4."
+)
+flip_sign = _unary(
+    "flip_sign",
+    u8x64,
+    u8x64,
+    lambda b, v: b.xor(v, _constant(v.type, 0x80)),
+    "Signed bytes as unsigned bytes 128 larger.",
+)
 
 
 @intrinsic
@@ -299,7 +299,7 @@ def or_shifted(typingctx, low, high, shift):
 
     def codegen(context, builder, signature, args):
         low, high, shift = args
-        shifts = _splat(builder, builder.trunc(shift, _I8), u8x64.vector)
+        shifts = _splat(builder, builder.trunc(shift, I8), u8x64.vector)
         return builder.or_(low, builder.shl(high, shifts))
 
     return u8x64(u8x64, u8x64, types.int64), codegen
@@ -317,31 +317,21 @@ def spread_bits(typingctx, bits):
 
 
 @intrinsic
-def flip_sign(typingctx, value):
-    """Signed bytes as unsigned bytes 128 larger (u8x64)."""
-
-    def codegen(context, builder, signature, args):
-        return builder.xor(args[0], _constant(u8x64.vector, 0x80))
-
-    return u8x64(u8x64), codegen
-
-
-@intrinsic
 def bit_fields(typingctx, value, first, step, mask):
     """A u8x16 four times, its bytes shifted right by first, first + step, … and masked: u8x64."""
 
     def codegen(context, builder, signature, args):
         value, first, step, mask = args
-        words = ir.VectorType(_I16, 32)
+        words = ir.VectorType(I16, 32)
         four = builder.bitcast(_pick(builder, value, [i % 16 for i in range(64)]), words)
         quarter = ir.Constant(words, [i // 8 for i in range(32)])
-        steps = _splat(builder, builder.trunc(step, _I16), words)
+        steps = _splat(builder, builder.trunc(step, I16), words)
         shifts = builder.add(
-            builder.mul(quarter, steps), _splat(builder, builder.trunc(first, _I16), words)
+            builder.mul(quarter, steps), _splat(builder, builder.trunc(first, I16), words)
         )
         # shifted in pairs of bytes, as there is no byte shift: the mask cleans up
         shifted = builder.bitcast(builder.lshr(four, shifts), u8x64.vector)
-        return builder.and_(shifted, _splat(builder, builder.trunc(mask, _I8), u8x64.vector))
+        return builder.and_(shifted, _splat(builder, builder.trunc(mask, I8), u8x64.vector))
 
     return u8x64(u8x16, types.int64, types.int64, types.int64), codegen
 
@@ -376,9 +366,9 @@ def quad_offsets(typingctx, r0, r1, r2, r3, b0, b1, b2, b3):
 
     def codegen(context, builder, signature, args):
         rows = columns = ir.Constant(i32x16.vector, ir.Undefined)
-        words = [builder.trunc(a, _I32) for a in args]
+        words = [builder.trunc(a, I32) for a in args]
         for lane in range(16):
-            index = ir.Constant(_I32, lane)
+            index = ir.Constant(I32, lane)
             rows = builder.insert_element(rows, words[lane % 4], index)
             columns = builder.insert_element(columns, words[4 + lane // 4], index)
         return builder.add(rows, columns)
@@ -386,27 +376,29 @@ def quad_offsets(typingctx, r0, r1, r2, r3, b0, b1, b2, b3):
     return i32x16(*[types.int64] * 8), codegen
 
 
-@intrinsic
-def low_f16(typingctx, words):
-    """The low halves of an i32x16, as half precision: f32x16."""
-
-    def codegen(context, builder, signature, args):
-        halves = builder.trunc(args[0], ir.VectorType(_I16, 16))
-        return builder.fpext(builder.bitcast(halves, ir.VectorType(_F16, 16)), f32x16.vector)
-
-    return f32x16(i32x16), codegen
+def _halves_to_f32(builder, words):
+    halves = builder.trunc(words, ir.VectorType(I16, 16))
+    return builder.fpext(builder.bitcast(halves, ir.VectorType(_F16, 16)), f32x16.vector)
 
 
-@intrinsic
-def high_f16(typingctx, words):
-    """The high halves of an i32x16, as half precision: f32x16."""
+low_f16 = _unary(
+    "low_f16", i32x16, f32x16, _halves_to_f32, "The low halves of integers, as half precision."
+)
+high_f16 = _unary(
+    "high_f16",
+    i32x16,
+    f32x16,
+    lambda b, v: _halves_to_f32(b, b.lshr(v, _constant(v.type, 16))),
+    "The high halves of integers, as half precision.",
+)
 
-    def codegen(context, builder, signature, args):
-        words = builder.lshr(args[0], _constant(i32x16.vector, 16))
-        halves = builder.trunc(words, ir.VectorType(_I16, 16))
-        return builder.fpext(builder.bitcast(halves, ir.VectorType(_F16, 16)), f32x16.vector)
 
-    return f32x16(i32x16), codegen
+def _four_words(builder, args):
+    four = ir.Constant(ir.VectorType(I32, 4), ir.Undefined)
+    for lane, value in enumerate(args):
+        index = ir.Constant(I32, lane)
+        four = builder.insert_element(four, builder.trunc(value, I32), index)
+    return four
 
 
 @intrinsic
@@ -414,10 +406,7 @@ def repeat_4(typingctx, a, b, c, d):
     """i32x16 with a, b, c, d in lanes 0-3, 4-7, …: what all blocks of a row share."""
 
     def codegen(context, builder, signature, args):
-        four = ir.Constant(ir.VectorType(_I32, 4), ir.Undefined)
-        for lane, value in enumerate(args):
-            index = ir.Constant(_I32, lane)
-            four = builder.insert_element(four, builder.trunc(value, _I32), index)
+        four = _four_words(builder, args)
         return _pick(builder, four, [lane % 4 for lane in range(16)])
 
     return i32x16(*[types.int64] * 4), codegen
@@ -428,10 +417,7 @@ def bytes_by_row(typingctx, a, b, c, d):
     """Unsigned bytes to f32x16: byte j of the 32-bit a, b, c, d to lanes 4j, 4j + 1, …"""
 
     def codegen(context, builder, signature, args):
-        four = ir.Constant(ir.VectorType(_I32, 4), ir.Undefined)
-        for lane, value in enumerate(args):
-            index = ir.Constant(_I32, lane)
-            four = builder.insert_element(four, builder.trunc(value, _I32), index)
+        four = _four_words(builder, args)
         order = [4 * (lane % 4) + lane // 4 for lane in range(16)]
         ordered = _pick(builder, builder.bitcast(four, u8x16.vector), order)
         return builder.uitofp(builder.zext(ordered, i32x16.vector), f32x16.vector)
@@ -444,11 +430,11 @@ def byte_pairs_by_row(typingctx, a, b, c, d):
     """Signed bytes at four addresses to two f32x16: bytes 2j of each to lanes 4j…, and 2j + 1."""
 
     def codegen(context, builder, signature, args):
-        four = ir.Constant(ir.VectorType(_I64, 4), ir.Undefined)
+        four = ir.Constant(ir.VectorType(I64, 4), ir.Undefined)
         for lane, address in enumerate(args):
-            word = builder.load(builder.inttoptr(address, _I64.as_pointer()), align=1)
-            four = builder.insert_element(four, word, ir.Constant(_I32, lane))
-        raw = builder.bitcast(four, ir.VectorType(_I8, 32))
+            word = builder.load(builder.inttoptr(address, I64.as_pointer()), align=1)
+            four = builder.insert_element(four, word, ir.Constant(I32, lane))
+        raw = builder.bitcast(four, ir.VectorType(I8, 32))
         results = []
         for odd in (0, 1):
             order = [8 * (lane % 4) + 2 * (lane // 4) + odd for lane in range(16)]
@@ -459,127 +445,13 @@ def byte_pairs_by_row(typingctx, a, b, c, d):
     return types.UniTuple(f32x16, 2)(*[types.int64] * 4), codegen  # type: ignore[attr-defined]
 
 
-# --- the dot product, for each target ----------------------------------------------------------
-
-
-def _split(builder, vector, n_parts: int):
-    size = vector.type.count // n_parts
-    return [_pick(builder, vector, list(range(i * size, (i + 1) * size))) for i in range(n_parts)]
-
-
-def _join(builder, parts):
-    while len(parts) > 1:
-        lanes = list(range(2 * parts[0].type.count))
-        parts = [_pick2(builder, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]
-
-
-def _by_parts(n_parts: int):
-    """Make a dot product of narrower vectors one of 512 bits."""
-
-    def decorate(narrow):
-        def dot(builder, acc, unsigned, signed, small: bool):
-            parts = zip(
-                *(_split(builder, a, n_parts) for a in (acc, unsigned, signed)), strict=True
-            )
-            return _join(builder, [narrow(builder, *part, small) for part in parts])
-
-        return dot
-
-    return decorate
-
-
-def _dot_vnni_512(builder, acc, unsigned, signed, small: bool):
-    return _call(builder, "llvm.x86.avx512.vpdpbusd.512", acc.type, [acc, unsigned, signed])
-
-
-@_by_parts(2)
-def _dot_vnni_256(builder, acc, unsigned, signed, small: bool):
-    return _call(builder, "llvm.x86.avx512.vpdpbusd.256", acc.type, [acc, unsigned, signed])
-
-
-@_by_parts(2)
-def _dot_avx2(builder, acc, unsigned, signed, small: bool):
-    words, bytes_ = ir.VectorType(_I16, 16), unsigned.type
-
-    def sums(weights):
-        pairs = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", words, [weights, signed])
-        ones = _constant(words, 1)
-        return _call(builder, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, ones])
-
-    if small:  # the sum of two products fits 16 bits
-        return builder.add(acc, sums(unsigned))
-    even = ir.Constant(bytes_, [255, 0] * 16)
-    odd = ir.Constant(bytes_, [0, 255] * 16)
-    acc = builder.add(acc, sums(builder.and_(unsigned, even)))
-    return builder.add(acc, sums(builder.and_(unsigned, odd)))
-
-
-@_by_parts(4)
-def _dot_usdot(builder, acc, unsigned, signed, small: bool):
-    name = "llvm.aarch64.neon.usdot.v4i32.v16i8"
-    return _call(builder, name, acc.type, [acc, unsigned, signed])
-
-
-@_by_parts(4)
-def _dot_sdot(builder, acc, unsigned, signed, small: bool):
-    def sdot(acc, a):
-        return _call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", acc.type, [acc, a, signed])
-
-    if small:
-        return sdot(acc, unsigned)
-    # w = (w − 128) + 64 + 64, each of which is a signed byte
-    acc = sdot(acc, builder.xor(unsigned, _constant(unsigned.type, 128)))
-    half = _constant(unsigned.type, 64)
-    return sdot(sdot(acc, half), half)
-
-
-@_by_parts(4)
-def _dot_neon(builder, acc, unsigned, signed, small: bool):
-    words = ir.VectorType(_I16, 8)
-
-    def sums(weights):
-        products = [
-            _call(builder, "llvm.aarch64.neon.smull.v8i16", words, [a, b])
-            for a, b in zip(_split(builder, weights, 2), _split(builder, signed, 2), strict=True)
-        ]
-        pairs = _call(builder, "llvm.aarch64.neon.addp.v8i16", words, products)
-        return _call(builder, "llvm.aarch64.neon.saddlp.v4i32.v8i16", acc.type, [pairs])
-
-    if small:
-        return builder.add(acc, sums(unsigned))
-    acc = builder.add(acc, sums(builder.xor(unsigned, _constant(unsigned.type, 128))))
-    of_ones = sums(_constant(unsigned.type, 1))
-    return builder.add(acc, builder.shl(of_ones, _constant(acc.type, 7)))
-
-
-def _dot_portable(builder, acc, unsigned, signed, small: bool):
-    lanes = acc.type.count
-    wide, products_type = ir.VectorType(_I16, 4 * lanes), ir.VectorType(_I32, 4 * lanes)
-    products = builder.mul(
-        builder.sext(builder.zext(unsigned, wide), products_type),
-        builder.sext(builder.sext(signed, wide), products_type),
-    )
-    for part in range(4):
-        acc = builder.add(acc, _pick(builder, products, list(range(part, 4 * lanes, 4))))
-    return acc
-
-
-_DOTS = {
-    "avx512-vnni": _dot_vnni_512,
-    "avx2-vnni": _dot_vnni_256,
-    "avx2": _dot_avx2,
-    "neon-i8mm": _dot_usdot,
-    "neon-dotprod": _dot_sdot,
-    "neon": _dot_neon,
-    "portable": _dot_portable,
-}
+# --- the byte dot product (lowering.py has what it becomes) ---------------------------------------
 
 
 def _dot_intrinsic(name: str, small: bool, doc: str):
     def dot(typingctx, acc, unsigned, signed):
         def codegen(context, builder, signature, args):
-            return _DOTS[TARGET](builder, *args, small)
+            return DOTS[TARGET](builder, *args, small)
 
         return i32x16(i32x16, u8x64, u8x64), codegen
 
@@ -637,78 +509,40 @@ zero_f32x16 = _nullary("zero_f32x16", f32x16)
 
 
 @intrinsic
-def to_f32(typingctx, value):
-    """i32x16 → f32x16."""
+def splat_f32x16(typingctx, value):
+    """One float32 in all lanes of an f32x16."""
 
     def codegen(context, builder, signature, args):
-        return builder.sitofp(args[0], f32x16.vector)
+        return _splat(builder, args[0], f32x16.vector)
 
-    return f32x16(i32x16), codegen
-
-
-@intrinsic
-def rounded(typingctx, value):
-    """f32x16 → its lanes rounded to the nearest integer, still as f32x16."""
-
-    def codegen(context, builder, signature, args):
-        return _call(builder, "llvm.rint.v16f32", f32x16.vector, [args[0]])
-
-    return f32x16(f32x16), codegen
+    return f32x16(types.float32), codegen
 
 
-@intrinsic
-def to_i32(typingctx, value):
-    """f32x16 of whole numbers → i32x16."""
-
-    def codegen(context, builder, signature, args):
-        return builder.fptosi(args[0], i32x16.vector)
-
-    return i32x16(f32x16), codegen
-
-
-@intrinsic
-def absolute(typingctx, value):
-    """|value|, lane by lane, of an f32x16."""
-
-    def codegen(context, builder, signature, args):
-        return _call(builder, "llvm.fabs.v16f32", f32x16.vector, [args[0]])
-
-    return f32x16(f32x16), codegen
-
-
-def _splat_f32(name: str, result: Vector):
-    def splat(typingctx, value):
-        def codegen(context, builder, signature, args):
-            return _splat(builder, args[0], result.vector)
-
-        return result(types.float32), codegen
-
-    splat.__name__ = splat.__qualname__ = name
-    splat.__doc__ = f"One float32 in all lanes of a {result}."
-    return intrinsic(splat)
-
-
-splat_f32x16 = _splat_f32("splat_f32x16", f32x16)
-
-
-@intrinsic
-def add(typingctx, a, b):
-    """a + b, lane by lane, of two float vectors."""
-
-    def codegen(context, builder, signature, args):
-        return builder.fadd(args[0], args[1])
-
-    return a(a, a), codegen
-
-
-@intrinsic
-def maximum(typingctx, a, b):
-    """The larger of a and b, lane by lane, of two float vectors."""
-
-    def codegen(context, builder, signature, args):
-        return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[0], args[1])
-
-    return a(a, a), codegen
+to_f32 = _unary("to_f32", i32x16, f32x16, lambda b, v: b.sitofp(v, f32x16.vector), "i32 → f32.")
+to_i32 = _unary(
+    "to_i32", f32x16, i32x16, lambda b, v: b.fptosi(v, i32x16.vector), "Whole f32 → i32."
+)
+rounded = _unary(
+    "rounded",
+    f32x16,
+    f32x16,
+    lambda b, v: _call(b, "llvm.rint.v16f32", v.type, [v]),
+    "The nearest whole number, still as f32.",
+)
+absolute = _unary(
+    "absolute", f32x16, f32x16, lambda b, v: _call(b, "llvm.fabs.v16f32", v.type, [v]), "|value|."
+)
+swap_pairs = _unary(
+    "swap_pairs",
+    f32x16,
+    f32x16,
+    lambda b, v: _pick(b, v, [lane ^ 1 for lane in range(16)]),
+    "Lanes 1, 0, 3, 2, …",
+)
+add = _binary("add", lambda b, x, y: b.fadd(x, y), "x + y.")
+multiply = _binary("multiply", lambda b, x, y: b.fmul(x, y), "x · y.")
+divide = _binary("divide", lambda b, x, y: b.fdiv(x, y), "x / y.")
+maximum = _binary("maximum", _larger, "The larger of x and y.")
 
 
 @intrinsic
@@ -718,22 +552,12 @@ def keep_first(typingctx, value, n, other):
     def codegen(context, builder, signature, args):
         value, n, other = args
         count = value.type.count
-        integers = ir.VectorType(_I32, count)
-        limit = _splat(builder, builder.trunc(n, _I32), integers)
+        integers = ir.VectorType(I32, count)
+        limit = _splat(builder, builder.trunc(n, I32), integers)
         first = builder.icmp_signed("<", ir.Constant(integers, list(range(count))), limit)
         return builder.select(first, value, other)
 
     return value(value, types.int64, value), codegen
-
-
-@intrinsic
-def multiply(typingctx, a, b):
-    """a · b, lane by lane, of two float vectors."""
-
-    def codegen(context, builder, signature, args):
-        return builder.fmul(args[0], args[1])
-
-    return a(a, a), codegen
 
 
 @intrinsic
@@ -758,7 +582,7 @@ def exp(typingctx, value):
     def codegen(context, builder, signature, args):
         x = args[0]
         vector, n_lanes = x.type, x.type.count
-        integers = ir.VectorType(_I32, n_lanes)
+        integers = ir.VectorType(I32, n_lanes)
 
         def constant(number: float):
             return _constant(vector, number)
@@ -789,16 +613,6 @@ def exp(typingctx, value):
     return value(value), codegen
 
 
-@intrinsic
-def divide(typingctx, a, b):
-    """a / b, lane by lane, of two float vectors."""
-
-    def codegen(context, builder, signature, args):
-        return builder.fdiv(args[0], args[1])
-
-    return a(a, a), codegen
-
-
 def _reduction(name: str, combine, doc: str):
     """An intrinsic float vector → float32 that combines the lanes pairwise."""
 
@@ -811,7 +625,7 @@ def _reduction(name: str, combine, doc: str):
                 low = _pick(builder, vector, list(range(lanes)))
                 high = _pick(builder, vector, list(range(lanes, 2 * lanes)))
                 vector = combine(builder, low, high)
-            return builder.extract_element(vector, ir.Constant(_I32, 0))
+            return builder.extract_element(vector, ir.Constant(I32, 0))
 
         return types.float32(value), codegen
 
@@ -825,19 +639,9 @@ sum_lanes = _reduction(
 )
 max_lanes = _reduction(
     "max_lanes",
-    lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y),
+    _larger,
     "The largest lane of a float vector.",
 )
-
-
-@intrinsic
-def swap_pairs(typingctx, value):
-    """Lanes 1, 0, 3, 2, … of an f32x16."""
-
-    def codegen(context, builder, signature, args):
-        return _pick(builder, args[0], [lane ^ 1 for lane in range(16)])
-
-    return f32x16(f32x16), codegen
 
 
 @intrinsic
@@ -845,7 +649,7 @@ def lane(typingctx, value, index):
     """One lane of a float vector."""
 
     def codegen(context, builder, signature, args):
-        return builder.extract_element(args[0], builder.trunc(args[1], _I32))
+        return builder.extract_element(args[0], builder.trunc(args[1], I32))
 
     return types.float32(value, types.int64), codegen
 
@@ -872,7 +676,7 @@ def atomic_add(typingctx, address, amount):
     """Add to the int64 at an address, return its old value; sequentially consistent."""
 
     def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        pointer = builder.inttoptr(args[0], I64.as_pointer())
         return builder.atomic_rmw("add", pointer, args[1], "seq_cst")
 
     return types.int64(types.int64, types.int64), codegen
@@ -883,7 +687,7 @@ def atomic_load(typingctx, address):
     """The int64 at an address, with acquire ordering."""
 
     def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        pointer = builder.inttoptr(args[0], I64.as_pointer())
         return builder.load_atomic(pointer, "acquire", 8)
 
     return types.int64(types.int64), codegen
@@ -894,7 +698,7 @@ def atomic_store(typingctx, address, value):
     """Set the int64 at an address, with release ordering."""
 
     def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        pointer = builder.inttoptr(args[0], I64.as_pointer())
         builder.store_atomic(args[1], pointer, "release", 8)
         return context.get_dummy_value()
 
@@ -906,7 +710,7 @@ def yield_cpu(typingctx):
     """Let another thread of the machine run: sched_yield(2)."""
 
     def codegen(context, builder, signature, args):
-        _call(builder, "sched_yield", _I32, [])
+        _call(builder, "sched_yield", I32, [])
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -918,8 +722,8 @@ def clock(typingctx):
 
     def codegen(context, builder, signature, args):
         if platform.machine().lower() in ("aarch64", "arm64"):
-            read = ir.InlineAsm(ir.FunctionType(_I64, []), "mrs $0, cntvct_el0", "=r", True)
+            read = ir.InlineAsm(ir.FunctionType(I64, []), "mrs $0, cntvct_el0", "=r", True)
             return builder.call(read, [])
-        return _call(builder, "llvm.readcyclecounter", _I64, [])
+        return _call(builder, "llvm.readcyclecounter", I64, [])
 
     return types.int64(), codegen

@@ -22,6 +22,7 @@ import numpy as np
 from engine import simd as v
 from engine.jit import inline, routine
 from engine.kernels import BLOCK_ROWS, CHUNK, KV_F16, KV_Q8, PAGE, padded_head
+from engine.kernels.quantize import byte_scale
 from engine.threads import barrier
 
 _F32 = 2  # a page converted into scratch
@@ -29,21 +30,25 @@ _LOWEST = np.float32(-1e30)  # below any score, and finite: differences to it st
 _QUERIES = 4  # computed together in registers
 
 
+def whole_groups(n_queries: int) -> int:
+    """n_queries rounded up to whole groups of four."""
+    return (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+
+
+# the same for kernels: Python calls the plain functions, which need no compiling at each start
+_whole, _padded = inline(whole_groups), inline(padded_head)
+
+
 def scratch_floats(n_queries: int, head_dim: int) -> int:
     """float32 of scratch that a thread needs for tasks of n_queries queries."""
-    n = -(-n_queries // _QUERIES) * _QUERIES
+    n = whole_groups(n_queries)
     padded = padded_head(head_dim)
     return n * padded + PAGE * padded + n * CHUNK + 2 * part_floats(n_queries, head_dim)
 
 
 def part_floats(n_queries: int, head_dim: int) -> int:
     """float32 of a part: answers [query][dimension, padded], then all m, then all l."""
-    return -(-n_queries // _QUERIES) * _QUERIES * (padded_head(head_dim) + 2)
-
-
-@inline
-def _padded(head_dim):
-    return (head_dim + 31) // 32 * 32
+    return whole_groups(n_queries) * (padded_head(head_dim) + 2)
 
 
 @inline
@@ -77,8 +82,8 @@ def store_key_value(kind, pool, page, layer, head, slot, k, value):
             v.store_f16(keys + 2 * (j * PAGE + slot), k[j])
             v.store_f16(values + 2 * (slot * padded + j), value[j])
     else:
-        key_scale, key_inverse = _byte_scale(k)
-        value_scale, value_inverse = _byte_scale(value)
+        key_scale, key_inverse = byte_scale(_peak(k))
+        value_scale, value_inverse = byte_scale(_peak(value))
         for j in range(head_dim):
             v.store_i8(keys + j * PAGE + slot, np.int64(np.rint(k[j] * key_inverse)))
             v.store_i8(values + slot * padded + j, np.int64(np.rint(value[j] * value_inverse)))
@@ -87,15 +92,11 @@ def store_key_value(kind, pool, page, layer, head, slot, k, value):
 
 
 @inline
-def _byte_scale(x):
+def _peak(x):
     peak = np.float32(0.0)
     for j in range(x.shape[0]):
         peak = max(peak, abs(x[j]))
-    scale = peak / np.float32(127.0)
-    inverse = np.float32(0.0)
-    if scale > np.float32(0.0):
-        inverse = np.float32(1.0) / scale
-    return scale, inverse
+    return peak
 
 
 # --- a page ------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def _chunk(kind, pool, table, layer, head, head_dim, start, position, group, n_q
     part       address of the result, see part_floats
     """
     padded = _padded(head_dim)
-    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    n_whole = _whole(n_queries)
     queries, page_f32 = work, work + 4 * n_whole * padded
     scores = page_f32 + 4 * PAGE * padded
     deepest = position + (n_queries - 1) // group + 1  # what the last row may look at
@@ -249,7 +250,7 @@ def _chunk(kind, pool, table, layer, head, head_dim, start, position, group, n_q
 def _merge(part, total, n_queries, head_dim):
     """Add a part to what earlier chunks gave, both relative to the larger of their peaks."""
     padded = _padded(head_dim)
-    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    n_whole = _whole(n_queries)
     stats = 4 * n_whole * padded
     for i in range(n_queries):
         old, new = v.load_f32(total + stats + 4 * i), v.load_f32(part + stats + 4 * i)
@@ -271,7 +272,7 @@ def _merge(part, total, n_queries, head_dim):
 def _clear(total, n_queries, head_dim):
     """A part of no positions."""
     padded = _padded(head_dim)
-    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    n_whole = _whole(n_queries)
     for j in range(0, n_whole * padded, 16):
         v.store_f32x16(total + 4 * j, v.zero_f32x16())
     for i in range(n_whole):
@@ -283,7 +284,7 @@ def _clear(total, n_queries, head_dim):
 def _finish(total, row, head, group, n_queries, head_dim, out):
     """Divide by the sums and hand over to `out`, (T, n_heads · head_dim) f32."""
     padded = _padded(head_dim)
-    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    n_whole = _whole(n_queries)
     for i in range(n_queries):
         inverse = np.float32(1.0) / v.load_f32(total + 4 * (n_whole * padded + n_whole + i))
         first = (head * group + i % group) * head_dim
@@ -295,7 +296,7 @@ def _finish(total, row, head, group, n_queries, head_dim, out):
 @inline
 def _gather_queries(q, row, head, group, n_queries, head_dim, queries):
     """The queries of a task one after the other, the last repeated up to a multiple of four."""
-    n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+    n_whole = _whole(n_queries)
     for i in range(n_whole):
         n = min(i, n_queries - 1)
         first = (head * group + n % group) * head_dim
@@ -319,7 +320,7 @@ def _attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch
         for task in range(thread, n_tasks, n_threads):
             block, head = task // n_kv_heads, task % n_kv_heads
             row, n_queries = batch.blocks[block, 0], batch.blocks[block, 1] * group
-            n_whole = (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
+            n_whole = _whole(n_queries)
             part = work + 4 * (n_whole * padded + PAGE * padded + n_whole * CHUNK)
             total = part + 4 * n_whole * (padded + 2)
             table, position = batch.page_tables[batch.sequences[row]], batch.positions[row]
@@ -348,7 +349,7 @@ def _attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch
                 work, parts[number, chunk].ctypes.data,
             )  # fmt: skip
     barrier(sync, n_threads)
-    n_whole = (group + _QUERIES - 1) // _QUERIES * _QUERIES
+    n_whole = _whole(group)
     total = work + 4 * (n_whole * padded + PAGE * padded + n_whole * CHUNK)
     for number in range(thread, n_rows * n_kv_heads, n_threads):
         row, head = number // n_kv_heads, number % n_kv_heads

@@ -42,17 +42,24 @@ def allocate(n_rows, n):  # type: ignore[no-untyped-def]
 
 
 @inline
-def quantize_blocks(act, t, first, last):
-    """Fill the int8 form of blocks first…last - 1 of row t from its x."""
+def byte_scale(peak):
+    """(scale, 1 / scale) of signed bytes for numbers of at most `peak`; both 0 for zeros."""
+    scale = peak / np.float32(127.0)
+    inverse = np.float32(0.0)
+    if scale > np.float32(0.0):
+        inverse = np.float32(1.0) / scale
+    return scale, inverse
+
+
+@inline
+def quantize_row(act, t):
+    """Fill the int8 form of row t from its x. A tail of fewer than 32 has none."""
     x, q = act.x[t].ctypes.data, act.q[t].ctypes.data
-    for block in range(first, last):
+    for block in range(act.x.shape[1] // 32):
         low = v.load_f32x16(x + 128 * block)
         high = v.load_f32x16(x + 128 * block + 64)
         peak = v.max_lanes(v.maximum(v.absolute(low), v.absolute(high)))
-        scale = peak / np.float32(127.0)
-        inverse = np.float32(0.0)
-        if scale > np.float32(0.0):
-            inverse = np.float32(1.0) / scale
+        scale, inverse = byte_scale(peak)
         low = v.rounded(v.multiply(low, v.splat_f32x16(inverse)))
         high = v.rounded(v.multiply(high, v.splat_f32x16(inverse)))
         at = q + 128 * (block >> 2) + 16 * (block & 3)
@@ -63,9 +70,3 @@ def quantize_blocks(act, t, first, last):
         act.sums[t, block] = scale * (low_sum + high_sum)
         act.low_sums[t, block] = scale * low_sum
         act.high_sums[t, block] = scale * high_sum
-
-
-@inline
-def quantize_row(act, t):
-    """Fill the int8 form of row t from its x. A tail of fewer than 32 has none."""
-    quantize_blocks(act, t, 0, act.x.shape[1] // 32)
