@@ -6,6 +6,7 @@ A program of its own, started by `assistant bench`, because the clients do not i
 import dataclasses
 import json
 import sys
+from typing import NoReturn
 
 import click
 
@@ -44,7 +45,10 @@ def main(
     tg64 x4      the same for four answers at once
     @ d4096      after a conversation of 4096 tokens
     """
-    settings = configuration.load(None, {}).config
+    try:
+        settings = configuration.load(None, {}).config
+    except configuration.ConfigError as problem:
+        _fail(str(problem))
     try:
         depths = tuple(int(part) for part in depth.split(","))
         if min(depths) < 0 or min(prompt, decode, together, rounds) < 1:
@@ -69,7 +73,8 @@ def main(
             shares = bench.profile(path, n_threads=n_threads, depth=max(depths))
             print(json.dumps(shares) if as_json else _profile_table(shares))
             return
-        print("measuring the memory", end="\r", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print("measuring the memory", end="\r", file=sys.stderr, flush=True)
         bandwidth = bench.memory_bandwidth(n_threads)
         about = {
             "model": info.name,
@@ -126,7 +131,7 @@ def _profile_table(shares: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     click.echo(f"assistant: {message}", err=True)
     sys.exit(1)
 

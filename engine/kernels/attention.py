@@ -115,7 +115,8 @@ def _score_page(kind, keys, queries, head_dim, lane_scale, scores):
     stride = 4 * _padded(head_dim)
     q0, q1, q2, q3 = queries, queries + stride, queries + 2 * stride, queries + 3 * stride
     even0 = even1 = even2 = even3 = odd0 = odd1 = odd2 = odd3 = v.zero_f32x16()
-    for d in range(0, head_dim, 2):
+    paired = head_dim - head_dim % 2
+    for d in range(0, paired, 2):
         k = _load16(kind, keys, PAGE * d)
         even0 = v.fma(v.splat_f32x16(v.load_f32(q0 + 4 * d)), k, even0)
         even1 = v.fma(v.splat_f32x16(v.load_f32(q1 + 4 * d)), k, even1)
@@ -126,6 +127,12 @@ def _score_page(kind, keys, queries, head_dim, lane_scale, scores):
         odd1 = v.fma(v.splat_f32x16(v.load_f32(q1 + 4 * d + 4)), k, odd1)
         odd2 = v.fma(v.splat_f32x16(v.load_f32(q2 + 4 * d + 4)), k, odd2)
         odd3 = v.fma(v.splat_f32x16(v.load_f32(q3 + 4 * d + 4)), k, odd3)
+    if paired < head_dim:
+        k = _load16(kind, keys, PAGE * paired)
+        even0 = v.fma(v.splat_f32x16(v.load_f32(q0 + 4 * paired)), k, even0)
+        even1 = v.fma(v.splat_f32x16(v.load_f32(q1 + 4 * paired)), k, even1)
+        even2 = v.fma(v.splat_f32x16(v.load_f32(q2 + 4 * paired)), k, even2)
+        even3 = v.fma(v.splat_f32x16(v.load_f32(q3 + 4 * paired)), k, even3)
     v.store_f32x16(scores, v.multiply(v.add(even0, odd0), lane_scale))
     v.store_f32x16(scores + 4 * CHUNK, v.multiply(v.add(even1, odd1), lane_scale))
     v.store_f32x16(scores + 8 * CHUNK, v.multiply(v.add(even2, odd2), lane_scale))

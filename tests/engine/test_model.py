@@ -91,9 +91,19 @@ def test_every_head_shape(
         ),
         Spec(type=Type.F32, rope_factors=True),
         Spec(type=Type.Q8_0, dim=288, hidden_dim=352, n_heads=9, n_kv_heads=3, vocab_size=301),
+        Spec(type=Type.F32, n_heads=4, n_kv_heads=2, head_dim=21, rope_dim=20),
         Spec(type=Type.F32, dim=50, hidden_dim=77, n_heads=5, n_kv_heads=5, head_dim=10),
     ],
-    ids=["tied", "biases", "rope-base", "rope-linear", "rope-factors", "odd-rows", "odd-cols"],
+    ids=[
+        "tied",
+        "biases",
+        "rope-base",
+        "rope-linear",
+        "rope-factors",
+        "odd-rows",
+        "odd-head",
+        "odd-cols",
+    ],
 )
 def test_every_variant(tmp_path: Path, spec: Spec) -> None:
     check(write_model(tmp_path / "m.gguf", spec))

@@ -27,6 +27,7 @@ class Spec:
     n_heads: int = 8
     n_kv_heads: int = 4
     head_dim: int | None = None
+    rope_dim: int | None = None
     vocab_size: int = len(PIECES)
     tied: bool = False
     context: int = 512
@@ -73,7 +74,7 @@ def write_model(path: Path, spec: Spec) -> Path:
     writer.add_head_count_kv(spec.n_kv_heads)
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_dimension_count(spec.rope_dim or head_dim)
     writer.add_layer_norm_rms_eps(1e-5)
     for key, value in spec.extra.items():
         if isinstance(value, str):
