@@ -19,12 +19,12 @@ from engine import simd as v
 from engine.aligned import aligned_zeros
 from engine.config import ModelConfig, rope_frequencies
 from engine.jit import inline, kernel
-from engine.kernels import BLOCK_ROWS, CHUNK, KV_F16, KV_Q8, PAGE, quantize
-from engine.kernels.attention import attend, part_floats, scratch_floats, store_key_value
+from engine.kernels import BLOCK_ROWS, CHUNK, quantize
+from engine.kernels.attention import attend, cache_key_value, part_floats, scratch_floats
 from engine.kernels.matmul import project, scratch_bytes
 from engine.kernels.matvec import ADD, OVERWRITE
-from engine.kernels.norm_rope import rms_norm, rope, silu_multiply
-from engine.kernels.quantize import quantize_row
+from engine.kernels.norm_rope import rms_norm, silu_multiply
+from engine.kernels.quantize import own_rows, quantize_row
 from engine.kernels.unpack import dequantize_row_of
 from engine.kv_cache import KVCache
 from engine.threads import Team, barrier
@@ -53,7 +53,7 @@ State = namedtuple(
 """Buffers of a pass, allocated once.
 
 x                  (T, dim) f32, the residual stream
-normed             Activations (T, dim)
+normed             Activations (T, dim); these and the next have a row for each thread at least
 q, k, v            (T, q_dim), (T, kv_dim), (T, kv_dim) f32
 attended           Activations (T, q_dim)
 gate, up           (T, hidden_dim) f32
@@ -70,7 +70,7 @@ PHASES = (
     "embedding",
     "norm",
     "qkv",
-    "rope",
+    "cache",
     "attention",
     "attn_output",
     "gate_up",
@@ -80,7 +80,7 @@ PHASES = (
     "barrier",
 )
 """What the time of a pass is spent on; see docs/kernels.md."""
-(EMBEDDING, NORM, QKV, ROPE, ATTENTION, ATTN_OUTPUT, GATE_UP, SILU, FFN_DOWN, LOGITS, BARRIER) = (
+(EMBEDDING, NORM, QKV, CACHE, ATTENTION, ATTN_OUTPUT, GATE_UP, SILU, FFN_DOWN, LOGITS, BARRIER) = (
     range(len(PHASES))
 )
 
@@ -111,8 +111,16 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
     kv_kind            KV_F16 or KV_Q8: how the pool keeps keys and values
     """
     n_rows = batch.tokens.shape[0]
-    x, normed, scratch = state.x, state.normed, state.scratch
+    x, scratch = state.x, state.scratch
     ticks, now = state.ticks[thread], v.clock()
+    # Rows are shared out to prepare the input of matrices. A single one every thread prepares for
+    # itself, in a copy of its own: that takes less time than to meet.
+    me, team, own = thread, n_threads, 0
+    if n_rows == 1:
+        me, team, own = 0, 1, thread
+    normed = own_rows(state.normed, state.normed.x[own:], own)
+    attended = own_rows(state.attended, state.attended.x, own)
+    hidden = own_rows(state.hidden, state.hidden.x, own)
 
     # rows of the embedding become the residual stream
     for t in range(thread, n_rows, n_threads):
@@ -121,33 +129,22 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
 
     for i in range(shape.n_layers):
         # attention: norm, then queries, keys and values from the same quantized input
-        for t in range(thread, n_rows, n_threads):
+        for t in range(me, n_rows, team):
             rms_norm(x[t], weights.attn_norm[i], shape.norm_eps, normed.x[t])
             quantize_row(normed, t)
-        now = meet(sync, n_threads, ticks, NORM, now)
+        now = meet(sync, team, ticks, NORM, now)
         project(thread, n_threads, weights.attn_q[i], normed, n_rows, state.q, OVERWRITE, scratch)
         project(thread, n_threads, weights.attn_k[i], normed, n_rows, state.k, OVERWRITE, scratch)
         project(thread, n_threads, weights.attn_v[i], normed, n_rows, state.v, OVERWRITE, scratch)
         now = meet(sync, n_threads, ticks, QKV, now)
 
-        # rotate by position; keys and values go to the cache
-        for t in range(thread, n_rows, n_threads):
-            position = batch.positions[t]
-            page = batch.page_tables[batch.sequences[t], position // PAGE]
-            for head in range(shape.n_heads):
-                q = state.q[t, head * shape.head_dim : (head + 1) * shape.head_dim]
-                rope(q, batch.cos[t], batch.sin[t])
-            for head in range(shape.n_kv_heads):
-                k = state.k[t, head * shape.head_dim : (head + 1) * shape.head_dim]
-                value = state.v[t, head * shape.head_dim : (head + 1) * shape.head_dim]
-                rope(k, batch.cos[t], batch.sin[t])
-                if kv_kind == KV_F16:
-                    store_key_value(KV_F16, pool, page, i, head, position % PAGE, k, value)
-                else:
-                    store_key_value(KV_Q8, pool, page, i, head, position % PAGE, k, value)
-        now = meet(sync, n_threads, ticks, ROPE, now)
-
-        # every head of every row looks at its sequence up to and including itself
+        # keys, rotated by position, and values go to the cache; every head of every row looks at
+        # its sequence up to and including itself
+        if n_rows > 1:
+            for t in range(thread, n_rows, n_threads):
+                for head in range(shape.n_kv_heads):
+                    cache_key_value(kv_kind, pool, shape, i, head, batch, t, state.k, state.v)
+            now = meet(sync, n_threads, ticks, CACHE, now)
         attend(
             kv_kind,
             thread,
@@ -157,23 +154,25 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
             i,
             batch,
             state.q,
+            state.k,
+            state.v,
             pool,
             state.attention,
             state.parts,
             state.attended.x,
         )
         now = meet(sync, n_threads, ticks, ATTENTION, now)
-        for t in range(thread, n_rows, n_threads):
-            quantize_row(state.attended, t)
-        now = meet(sync, n_threads, ticks, NORM, now)
-        project(thread, n_threads, weights.attn_output[i], state.attended, n_rows, x, ADD, scratch)
+        for t in range(me, n_rows, team):
+            quantize_row(attended, t)
+        now = meet(sync, team, ticks, NORM, now)
+        project(thread, n_threads, weights.attn_output[i], attended, n_rows, x, ADD, scratch)
         now = meet(sync, n_threads, ticks, ATTN_OUTPUT, now)
 
         # feed-forward: down(silu(gate) · up); a thread finishes its own rows of gate and up
-        for t in range(thread, n_rows, n_threads):
+        for t in range(me, n_rows, team):
             rms_norm(x[t], weights.ffn_norm[i], shape.norm_eps, normed.x[t])
             quantize_row(normed, t)
-        now = meet(sync, n_threads, ticks, NORM, now)
+        now = meet(sync, team, ticks, NORM, now)
         project(
             thread, n_threads, weights.ffn_gate[i], normed, n_rows, state.gate, OVERWRITE, scratch
         )
@@ -186,10 +185,10 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
                 state.gate[t, first:last], state.up[t, first:last], state.hidden.x[t, first:last]
             )
         now = meet(sync, n_threads, ticks, SILU, now)
-        for t in range(thread, n_rows, n_threads):
-            quantize_row(state.hidden, t)
-        now = meet(sync, n_threads, ticks, NORM, now)
-        project(thread, n_threads, weights.ffn_down[i], state.hidden, n_rows, x, ADD, scratch)
+        for t in range(me, n_rows, team):
+            quantize_row(hidden, t)
+        now = meet(sync, team, ticks, NORM, now)
+        project(thread, n_threads, weights.ffn_down[i], hidden, n_rows, x, ADD, scratch)
         now = meet(sync, n_threads, ticks, FFN_DOWN, now)
 
     # logits, only of the rows that are asked for
@@ -264,17 +263,18 @@ class Model:
             np.float32(config.norm_eps),
         )
         group = config.n_heads // config.n_kv_heads
+        n_copies = max(max_rows, n_threads)
         widest = max(config.dim, config.q_dim, config.hidden_dim)
         self._state = State(
             x=aligned_zeros((max_rows, config.dim), np.float32),
-            normed=quantize.allocate(max_rows, config.dim),
+            normed=quantize.allocate(n_copies, config.dim),
             q=aligned_zeros((max_rows, config.q_dim), np.float32),
             k=aligned_zeros((max_rows, config.kv_dim), np.float32),
             v=aligned_zeros((max_rows, config.kv_dim), np.float32),
-            attended=quantize.allocate(max_rows, config.q_dim),
+            attended=quantize.allocate(n_copies, config.q_dim),
             gate=aligned_zeros((max_rows, config.hidden_dim), np.float32),
             up=aligned_zeros((max_rows, config.hidden_dim), np.float32),
-            hidden=quantize.allocate(max_rows, config.hidden_dim),
+            hidden=quantize.allocate(n_copies, config.hidden_dim),
             last=quantize.allocate(max_outputs, config.dim),
             logits=aligned_zeros((max_outputs, config.vocab_size), np.float32),
             scratch=aligned_zeros((n_threads, scratch_bytes(widest)), np.uint8),

@@ -22,6 +22,7 @@ import numpy as np
 from engine import simd as v
 from engine.jit import inline, routine
 from engine.kernels import BLOCK_ROWS, CHUNK, KV_F16, KV_Q8, PAGE, padded_head
+from engine.kernels.norm_rope import rope
 from engine.kernels.quantize import byte_scale
 from engine.threads import barrier
 
@@ -71,7 +72,25 @@ def _load16(kind, address, index):
 
 
 @inline
-def store_key_value(kind, pool, page, layer, head, slot, k, value):
+def cache_key_value(kind, pool, shape, layer, head, batch, t, keys, values):
+    """Put row t's key of this head, rotated, and its value into the cache.
+
+    keys, values  (T, n_kv_heads · head_dim) f32; the key is rotated in place
+    """
+    head_dim = shape.head_dim
+    k = keys[t, head * head_dim : (head + 1) * head_dim]
+    rope(k, batch.cos[t], batch.sin[t], k.ctypes.data)
+    value = values[t, head * head_dim : (head + 1) * head_dim]
+    position = batch.positions[t]
+    page, slot = batch.page_tables[batch.sequences[t], position // PAGE], position % PAGE
+    if kind == KV_F16:
+        _store_key_value(KV_F16, pool, page, layer, head, slot, k, value)
+    else:
+        _store_key_value(KV_Q8, pool, page, layer, head, slot, k, value)
+
+
+@inline
+def _store_key_value(kind, pool, page, layer, head, slot, k, value):
     """Put the key and the value, (head_dim,) f32 each, of one position into the cache."""
     head_dim = k.shape[0]
     keys = pool[page, layer, head].ctypes.data
@@ -301,21 +320,23 @@ def _finish(total, row, head, group, n_queries, head_dim, out):
 
 
 @inline
-def _gather_queries(q, row, head, group, n_queries, head_dim, queries):
-    """The queries of a task one after the other, the last repeated up to a multiple of four."""
+def _gather_queries(batch, q, row, head, group, n_queries, head_dim, queries):
+    """The queries of a task, rotated, the last repeated up to a multiple of four."""
     n_whole = _whole(n_queries)
     for i in range(n_whole):
         n = min(i, n_queries - 1)
-        first = (head * group + n % group) * head_dim
-        for j in range(head_dim):
-            v.store_f32(queries + 4 * (i * _padded(head_dim) + j), q[row + n // group, first + j])
+        t, first = row + n // group, (head * group + n % group) * head_dim
+        query = q[t, first : first + head_dim]
+        rope(query, batch.cos[t], batch.sin[t], queries + 4 * i * _padded(head_dim))
 
 
 # --- all rows ----------------------------------------------------------------------------------
 
 
 @routine
-def _attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out):
+def _attend(
+    kind, thread, n_threads, sync, shape, layer, batch, q, k, values, pool, scratch, parts, out
+):  # fmt: skip
     head_dim, n_kv_heads = shape.head_dim, shape.n_kv_heads
     group = shape.n_heads // n_kv_heads  # query heads that share a key head
     padded = _padded(head_dim)
@@ -331,7 +352,7 @@ def _attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch
             part = work + 4 * (n_whole * padded + PAGE * padded + n_whole * CHUNK)
             total = part + 4 * n_whole * (padded + 2)
             table, position = batch.page_tables[batch.sequences[row]], batch.positions[row]
-            _gather_queries(q, row, head, group, n_queries, head_dim, work)
+            _gather_queries(batch, q, row, head, group, n_queries, head_dim, work)
             _clear(total, n_queries, head_dim)
             for start in range(0, position + batch.blocks[block, 1], CHUNK):
                 _chunk(
@@ -345,19 +366,26 @@ def _attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch
     n_chunks = 0
     for row in range(n_rows):
         n_chunks = max(n_chunks, batch.positions[row] // CHUNK + 1)
+    n_whole = _whole(group)
+    total = work + 4 * (n_whole * padded + PAGE * padded + n_whole * CHUNK)
     for task in range(thread, n_rows * n_kv_heads * n_chunks, n_threads):
         number, chunk = task // n_chunks, task % n_chunks
         row, head = number // n_kv_heads, number % n_kv_heads
         table, position = batch.page_tables[batch.sequences[row]], batch.positions[row]
         if chunk * CHUNK <= position:
-            _gather_queries(q, row, head, group, group, head_dim, work)
+            if n_rows == 1 and chunk == n_chunks - 1:
+                cache_key_value(kind, pool, shape, layer, head, batch, row, k, values)
+            _gather_queries(batch, q, row, head, group, group, head_dim, work)
+            part = total if n_chunks == 1 else parts[number, chunk].ctypes.data
             _chunk(
                 kind, pool, table, layer, head, head_dim, chunk * CHUNK, position, group, group,
-                work, parts[number, chunk].ctypes.data,
+                work, part,
             )  # fmt: skip
+            if n_chunks == 1:
+                _finish(total, row, head, group, group, head_dim, out)
+    if n_chunks == 1:
+        return
     barrier(sync, n_threads)
-    n_whole = _whole(group)
-    total = work + 4 * (n_whole * padded + PAGE * padded + n_whole * CHUNK)
     for number in range(thread, n_rows * n_kv_heads, n_threads):
         row, head = number // n_kv_heads, number % n_kv_heads
         _clear(total, group, head_dim)
@@ -367,17 +395,27 @@ def _attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch
 
 
 @inline
-def attend(kind, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out):
+def attend(
+    kind, thread, n_threads, sync, shape, layer, batch, q, k, values, pool, scratch, parts, out
+):  # fmt: skip
     """out = softmax(q · Kᵀ / √head_dim) · V, each row over its sequence up to itself.
 
-    kind     KV_F16 or KV_Q8
-    batch    see model.py; `blocks` are rows of one sequence that are computed together
-    q, out   (T, n_heads · head_dim) f32
-    scratch  (n_threads, scratch_floats(BLOCK_ROWS · group, head_dim)) f32
-    parts    (n_tasks, n_chunks, part_floats(group, head_dim)) f32, for batches of few rows
+    kind       KV_F16 or KV_Q8
+    batch      see model.py; `blocks` are rows of one sequence that are computed together
+    q, out     (T, n_heads · head_dim) f32; q not yet rotated
+    k, values  (T, n_kv_heads · head_dim) f32: of a single row, they are put into the cache here,
+               by the thread that needs them there; of several they are already
+    scratch    (n_threads, scratch_floats(BLOCK_ROWS · group, head_dim)) f32
+    parts      (n_tasks, n_chunks, part_floats(group, head_dim)) f32, for batches of few rows
     Source: Vaswani et al. 2017, eq. 1.
     """
     if kind == KV_F16:
-        _attend(KV_F16, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out)
+        _attend(
+            KV_F16, thread, n_threads, sync, shape, layer, batch, q, k, values, pool, scratch,
+            parts, out,
+        )  # fmt: skip
     else:
-        _attend(KV_Q8, thread, n_threads, sync, shape, layer, batch, q, pool, scratch, parts, out)
+        _attend(
+            KV_Q8, thread, n_threads, sync, shape, layer, batch, q, k, values, pool, scratch,
+            parts, out,
+        )  # fmt: skip

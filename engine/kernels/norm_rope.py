@@ -29,13 +29,14 @@ def rms_norm(x, weight, eps, out):
 
 
 @inline
-def rope(x, cos, sin):
-    """Rotate the pairs (x[2i], x[2i+1]) of one head in place (Su et al. 2021, eq. 34).
+def rope(x, cos, sin, out):
+    """Rotate the pairs (x[2i], x[2i+1]) of one head (Su et al. 2021, eq. 34).
 
     GGUF `llama` files have the rows of q and k permuted so that pairs are neighbours.
 
     x         (head_dim,) f32; dimensions past len(cos) stay as they are
     cos, sin  (rope_dim,) f32, of this position, each angle twice
+    out       address of (head_dim,) f32; may be that of x
     """
     n = cos.shape[0]
     whole = n - n % 16
@@ -43,11 +44,13 @@ def rope(x, cos, sin):
     for at in range(0, 4 * whole, 64):
         part, c = v.load_f32x16(x_address + at), v.load_f32x16(cos_address + at)
         turned = v.multiply(v.swap_pairs(part), v.load_f32x16(sin_address + at))
-        v.store_f32x16(x_address + at, v.fma(part, c, turned))
+        v.store_f32x16(out + at, v.fma(part, c, turned))
     for i in range(whole, n, 2):
         a, b = x[i], x[i + 1]
-        x[i] = a * cos[i] + b * sin[i]
-        x[i + 1] = a * sin[i + 1] + b * cos[i + 1]
+        v.store_f32(out + 4 * i, a * cos[i] + b * sin[i])
+        v.store_f32(out + 4 * i + 4, a * sin[i + 1] + b * cos[i + 1])
+    for i in range(n, x.shape[0]):
+        v.store_f32(out + 4 * i, x[i])
 
 
 @inline

@@ -42,6 +42,19 @@ def allocate(n_rows, n):  # type: ignore[no-untyped-def]
 
 
 @inline
+def own_rows(act, x, first):
+    """Activations of the rows from `first` on, with this x."""
+    return Activations(
+        x,
+        act.q[first:],
+        act.scale[first:],
+        act.sums[first:],
+        act.low_sums[first:],
+        act.high_sums[first:],
+    )
+
+
+@inline
 def byte_scale(peak):
     """(scale, 1 / scale) of signed bytes for numbers of at most `peak`; both 0 for zeros."""
     scale = peak / np.float32(127.0)
