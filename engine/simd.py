@@ -108,12 +108,6 @@ load_4u8_x16 = _loader(
     lambda b, v: b.bitcast(_splat(b, v, i32x16.vector), u8x64.vector),
 )
 # Four floats, each four times: what the four rows of a quad share (see kernels/unpack.py).
-load_each_4_times = _loader(
-    "load_each_4_times",
-    f32x4.vector,
-    f32x16,
-    lambda b, v: _pick(b, v, [lane // 4 for lane in range(16)]),
-)
 
 
 @intrinsic
@@ -508,14 +502,20 @@ zero_i32x16 = _nullary("zero_i32x16", i32x16)
 zero_f32x16 = _nullary("zero_f32x16", f32x16)
 
 
-@intrinsic
-def splat_f32x16(typingctx, value):
-    """One float32 in all lanes of an f32x16."""
+def _splatter(name: str, result: Vector):
+    def splat(typingctx, value):
+        def codegen(context, builder, signature, args):
+            return _splat(builder, args[0], result.vector)
 
-    def codegen(context, builder, signature, args):
-        return _splat(builder, args[0], f32x16.vector)
+        return result(types.float32), codegen
 
-    return f32x16(types.float32), codegen
+    splat.__name__ = splat.__qualname__ = name
+    splat.__doc__ = f"One float32 in all lanes of an {result}."
+    return intrinsic(splat)
+
+
+splat_f32x4 = _splatter("splat_f32x4", f32x4)
+splat_f32x16 = _splatter("splat_f32x16", f32x16)
 
 
 to_f32 = _unary("to_f32", i32x16, f32x16, lambda b, v: b.sitofp(v, f32x16.vector), "i32 → f32.")

@@ -22,6 +22,10 @@ _QUAD_BYTES = TILE_ROWS * u.QUAD
 _GROUP = 64  # bytes of a tile that one dot product takes
 
 
+FEW = 8
+"""Vectors for which matvec's way takes less time than to unpack and transpose a tile."""
+
+
 def scratch_bytes(n_cols: int) -> int:
     """Scratch that `matmul` needs per thread for matrices of at most n_cols columns."""
     n_quads = -(-n_cols // u.QUAD)
@@ -112,8 +116,8 @@ def _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_r
         acc0 = acc1 = acc2 = acc3 = v.zero_f32x16()
         for quad in range(n_quads):
             w = tile + _QUAD_BYTES * quad + 4 * _GROUP * block
-            at, b = u.QUAD * quad + 16 * block, 4 * (4 * quad + block)
-            s = scales + 16 * b
+            at, b = u.QUAD * quad + 16 * block, 16 * (4 * quad + block)
+            s = scales + 4 * b
             dots0 = dots1 = dots2 = dots3 = v.zero_i32x16()
             dots0 = _dots(kind, w, x0 + at, dots0)
             dots1 = _dots(kind, w, x1 + at, dots1)
@@ -193,7 +197,7 @@ def share(n, unit, thread, n_threads):
 def project(thread, n_threads, matrix, act, n_tokens, out, mode, scratch):
     """out[t, r] (+)= W[r] · x[t] + bias[r] for t < n_tokens and this thread's share of the rows.
 
-    Rows past the last whole tile, and float types, are multiplied vector by vector. Not split
+    Few vectors, rows past the last whole tile, and float types are left to matvec. Not split
     into smaller routines: numba optimises a routine again with each one that calls it.
 
     matrix   a MATRIX record, see weights.py
@@ -206,7 +210,7 @@ def project(thread, n_threads, matrix, act, n_tokens, out, mode, scratch):
     kind, n_rows = matrix.kind, matrix.n_rows
     first_row, last_row = share(n_rows, TILE_ROWS, thread, n_threads)
     first_single = first_row
-    if n_tokens > 1 and kind != u.F32 and kind != u.F16 and kind != u.BF16:
+    if n_tokens > FEW and kind != u.F32 and kind != u.F16 and kind != u.BF16:
         first_single = last_row - (last_row - first_row) % TILE_ROWS
         n_quads = (matrix.n_cols + u.QUAD - 1) // u.QUAD
         tile = scratch[thread].ctypes.data
@@ -222,8 +226,7 @@ def project(thread, n_threads, matrix, act, n_tokens, out, mode, scratch):
             else:
                 _multiply_all(u.Q4_0, tile, scales, n_quads, act, n_tokens, out, r, mode)
     if first_single < last_row:
-        for t in range(n_tokens):
-            matvec(matrix, act, t, out, first_single, last_row, mode)
+        matvec(matrix, act, n_tokens, out, first_single, last_row, mode)
     if matrix.bias != 0:
         for t in range(n_tokens):
             for r in range(first_row, last_row):

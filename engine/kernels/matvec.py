@@ -23,97 +23,140 @@ ROWS = 4
 _AHEAD = 4096
 """Bytes by which the prefetch leads, at least: what is read while one access to memory waits."""
 
+_GROUP = 4
+"""Vectors that are multiplied at once, if there are several."""
+
 # What becomes of the result. Integers, as numba compiles a function again for each literal boolean.
 OVERWRITE, ADD = np.int64(0), np.int64(1)
 
 
 @inline
-def _row_dots(kind, row, quad, o1, o2, o3, x):
-    """Sums of four for the blocks of a quad of one row, (low, high) halves of blocks together."""
-    low, high = u.quad_bytes(kind, row, quad, o1, o2, o3)
-    dots = u.dot(kind, v.zero_i32x16(), low, v.load_u8x64(x))
-    return u.dot(kind, dots, high, v.load_u8x64(x + 64))
-
-
-@inline
-def _half_dots(kind, row, quad, o1, o2, o3, x):
-    """The same, but halves of blocks apart: for Q6_K."""
-    low, high = u.quad_bytes(kind, row, quad, o1, o2, o3)
-    zero = v.zero_i32x16()
-    return u.dot(kind, zero, low, v.load_u8x64(x)), u.dot(kind, zero, high, v.load_u8x64(x + 64))
-
-
-@inline
-def _quad(kind, rows, offsets, quad, o1, o2, o3, act, t, acc):
-    """Add a quad of four rows to their sums, lane 4·block + row."""
+def _unpack(kind, rows, offsets, quad, o1, o2, o3):
+    """A quad of four rows as bytes, and its scales."""
     row0, row1, row2, row3 = rows
-    x = act.q[t].ctypes.data + u.QUAD * quad
-    d_low, d_high, m_low, m_high = u.quad_scales(kind, row0, row1, row2, row3, quad, offsets)
-    scale = v.load_each_4_times(act.scale[t].ctypes.data + 16 * quad)
-    if kind == u.Q6_K:
-        low0, high0 = _half_dots(kind, row0, quad, o1, o2, o3, x)
-        low1, high1 = _half_dots(kind, row1, quad, o1, o2, o3, x)
-        low2, high2 = _half_dots(kind, row2, quad, o1, o2, o3, x)
-        low3, high3 = _half_dots(kind, row3, quad, o1, o2, o3, x)
-        low = v.to_f32(v.sum_fours(low0, low1, low2, low3))
-        high = v.to_f32(v.sum_fours(high0, high1, high2, high3))
-        acc = v.fma(low, v.multiply(d_low, scale), acc)
-        acc = v.fma(m_low, v.load_each_4_times(act.low_sums[t].ctypes.data + 16 * quad), acc)
-        acc = v.fma(high, v.multiply(d_high, scale), acc)
-        sums = act.high_sums[t].ctypes.data
-        return v.fma(m_high, v.load_each_4_times(sums + 16 * quad), acc)
-    dots0 = _row_dots(kind, row0, quad, o1, o2, o3, x)
-    dots1 = _row_dots(kind, row1, quad, o1, o2, o3, x)
-    dots2 = _row_dots(kind, row2, quad, o1, o2, o3, x)
-    dots3 = _row_dots(kind, row3, quad, o1, o2, o3, x)
-    dots = v.to_f32(v.sum_fours(dots0, dots1, dots2, dots3))
-    acc = v.fma(dots, v.multiply(d_low, scale), acc)
-    return v.fma(m_low, v.load_each_4_times(act.sums[t].ctypes.data + 16 * quad), acc)
+    low0, high0 = u.quad_bytes(kind, row0, quad, o1, o2, o3)
+    low1, high1 = u.quad_bytes(kind, row1, quad, o1, o2, o3)
+    low2, high2 = u.quad_bytes(kind, row2, quad, o1, o2, o3)
+    low3, high3 = u.quad_bytes(kind, row3, quad, o1, o2, o3)
+    scales = u.quad_scales(kind, row0, row1, row2, row3, quad, offsets)
+    return (low0, low1, low2, low3), (high0, high1, high2, high3), scales
 
 
 @inline
-def _quantized_rows(kind, matrix, act, t, out, first_row, last_row, mode):
+def _block_sums(kind, low, x_low, high, x_high):
+    """Sums of the blocks of a row each, as numbers in lane 4·block + row; halves together."""
+    zero = v.zero_i32x16()
+    dots0 = u.dot(kind, u.dot(kind, zero, low[0], x_low), high[0], x_high)
+    dots1 = u.dot(kind, u.dot(kind, zero, low[1], x_low), high[1], x_high)
+    dots2 = u.dot(kind, u.dot(kind, zero, low[2], x_low), high[2], x_high)
+    dots3 = u.dot(kind, u.dot(kind, zero, low[3], x_low), high[3], x_high)
+    return v.to_f32(v.sum_fours(dots0, dots1, dots2, dots3))
+
+
+@inline
+def _half_sums(kind, half, x):
+    """The same for one half of the blocks."""
+    zero = v.zero_i32x16()
+    dots0, dots1 = u.dot(kind, zero, half[0], x), u.dot(kind, zero, half[1], x)
+    dots2, dots3 = u.dot(kind, zero, half[2], x), u.dot(kind, zero, half[3], x)
+    return v.to_f32(v.sum_fours(dots0, dots1, dots2, dots3))
+
+
+@inline
+def _add_quad(kind, weights, act, t, quad, acc):
+    """Add an unpacked quad, times vector t, to the sums of four rows."""
+    low, high, (d_low, d_high, m_low, m_high) = weights
+    x = act.q[t].ctypes.data + u.QUAD * quad
+    x_low, x_high = v.load_u8x64(x), v.load_u8x64(x + 64)
+    scale = v.load_f32x16(act.scale[t].ctypes.data + 64 * quad)
+    if kind == u.Q6_K:  # the halves of a block have scales of their own
+        acc = v.fma(_half_sums(kind, low, x_low), v.multiply(d_low, scale), acc)
+        acc = v.fma(m_low, v.load_f32x16(act.low_sums[t].ctypes.data + 64 * quad), acc)
+        acc = v.fma(_half_sums(kind, high, x_high), v.multiply(d_high, scale), acc)
+        sums = act.high_sums[t].ctypes.data
+        return v.fma(m_high, v.load_f32x16(sums + 64 * quad), acc)
+    dots = _block_sums(kind, low, x_low, high, x_high)
+    acc = v.fma(dots, v.multiply(d_low, scale), acc)
+    return v.fma(m_low, v.load_f32x16(act.sums[t].ctypes.data + 64 * quad), acc)
+
+
+@inline
+def _prefetch_quad(address, r1, r2, r3, n_bytes):
+    v.prefetch(address)
+    v.prefetch(address + r1)
+    v.prefetch(address + r2)
+    v.prefetch(address + r3)
+    if n_bytes > 64:
+        v.prefetch(address + 64)
+        v.prefetch(address + r1 + 64)
+        v.prefetch(address + r2 + 64)
+        v.prefetch(address + r3 + 64)
+
+
+@inline
+def _store_rows(out, t, row, n, acc, mode):
+    """The sums of n ≤ 4 rows."""
+    results = v.sum_quarters(acc)
+    address = out[t, row:].ctypes.data
+    if n == ROWS:
+        if mode == ADD:
+            results = v.add(results, v.load_f32x4(address))
+        v.store_f32x4(address, results)
+    else:
+        for i in range(n):
+            _store(out, t, row + i, v.lane(results, i), mode)
+
+
+@inline
+def _quantized_rows(kind, group, matrix, act, n_tokens, out, first_row, last_row, mode):
+    """`group` vectors at once, 1 or 4, so that one unpacking serves them all."""
     row_bytes, size = matrix.row_bytes, u.block_bytes(kind)
     n_quads = matrix.n_cols // u.QUAD  # whole ones
     quad_bytes = 4 * size if size > 0 else u.k_bytes(kind) // 2
+    o1, o2, o3 = size, 2 * size, 3 * size
     s1, s2, s3, rest = u.short_blocks(kind, matrix.n_cols)
     ahead = ROWS * row_bytes * (_AHEAD // (ROWS * row_bytes) + 1)
     r1, r2, r3 = row_bytes, 2 * row_bytes, 3 * row_bytes
-    offsets = v.quad_offsets(0, r1, r2, r3, 0, size, 2 * size, 3 * size)
+    offsets = v.quad_offsets(0, r1, r2, r3, 0, o1, o2, o3)
     short = v.quad_offsets(0, r1, r2, r3, 0, s1, s2, s3)
     for r in range(first_row, last_row, ROWS):
         n = min(ROWS, last_row - r)
         if n < ROWS:
             # the spare rows repeat the last, and are not stored
             r1, r2, r3 = min(1, n - 1) * row_bytes, min(2, n - 1) * row_bytes, (n - 1) * row_bytes
-            offsets = v.quad_offsets(0, r1, r2, r3, 0, size, 2 * size, 3 * size)
+            offsets = v.quad_offsets(0, r1, r2, r3, 0, o1, o2, o3)
             short = v.quad_offsets(0, r1, r2, r3, 0, s1, s2, s3)
         row = matrix.address + r * row_bytes
         rows = (row, row + r1, row + r2, row + r3)
-        acc = v.zero_f32x16()
-        for quad in range(n_quads):
-            soon = row + ahead + quad * quad_bytes
-            v.prefetch(soon)
-            v.prefetch(soon + r1)
-            v.prefetch(soon + r2)
-            v.prefetch(soon + r3)
-            if quad_bytes > 64:
-                v.prefetch(soon + 64)
-                v.prefetch(soon + r1 + 64)
-                v.prefetch(soon + r2 + 64)
-                v.prefetch(soon + r3 + 64)
-            acc = _quad(kind, rows, offsets, quad, size, 2 * size, 3 * size, act, t, acc)
-        if rest > 0:
-            acc = _quad(kind, rows, short, n_quads, s1, s2, s3, act, t, acc)
-        results = v.sum_quarters(acc)
-        address = out[t, r:].ctypes.data
-        if n == ROWS:
-            if mode == ADD:
-                results = v.add(results, v.load_f32x4(address))
-            v.store_f32x4(address, results)
-        else:
-            for i in range(n):
-                _store(out, t, r + i, v.lane(results, i), mode)
+        for t in range(0, n_tokens, group):
+            # so do the spare vectors of a short group
+            t1, t2 = min(t + 1, n_tokens - 1), min(t + 2, n_tokens - 1)
+            t3 = min(t + 3, n_tokens - 1)
+            acc0 = acc1 = acc2 = acc3 = v.zero_f32x16()
+            for quad in range(n_quads):
+                _prefetch_quad(row + ahead + quad * quad_bytes, r1, r2, r3, quad_bytes)
+                weights = _unpack(kind, rows, offsets, quad, o1, o2, o3)
+                acc0 = _add_quad(kind, weights, act, t, quad, acc0)
+                if group > 1:
+                    acc1 = _add_quad(kind, weights, act, t1, quad, acc1)
+                    if t2 > t1:
+                        acc2 = _add_quad(kind, weights, act, t2, quad, acc2)
+                        acc3 = _add_quad(kind, weights, act, t3, quad, acc3)
+            if rest > 0:
+                weights = _unpack(kind, rows, short, n_quads, s1, s2, s3)
+                acc0 = _add_quad(kind, weights, act, t, n_quads, acc0)
+                if group > 1:
+                    acc1 = _add_quad(kind, weights, act, t1, n_quads, acc1)
+                    acc2 = _add_quad(kind, weights, act, t2, n_quads, acc2)
+                    acc3 = _add_quad(kind, weights, act, t3, n_quads, acc3)
+            _store_rows(out, t, r, n, acc0, mode)
+            if group > 1:
+                if t1 > t:
+                    _store_rows(out, t1, r, n, acc1, mode)
+                if t2 > t1:
+                    _store_rows(out, t2, r, n, acc2, mode)
+                if t3 > t2:
+                    _store_rows(out, t3, r, n, acc3, mode)
 
 
 @inline
@@ -141,26 +184,47 @@ def _load_weight(kind, address):
 
 
 @inline
-def _float_rows(kind, matrix, act, t, out, first_row, last_row, mode):
+def _float_rows(kind, matrix, act, n_tokens, out, first_row, last_row, mode):
     size = 4 if kind == u.F32 else 2
-    x = act.x[t]
-    x_address = x.ctypes.data
     n_cols = matrix.n_cols
     whole = n_cols - n_cols % 16
     for r in range(first_row, last_row):
         row = matrix.address + r * matrix.row_bytes
-        acc = v.zero_f32x16()
-        for c in range(0, whole, 16):
-            acc = v.fma(_load_weights(kind, row + size * c), v.load_f32x16(x_address + 4 * c), acc)
-        total = v.sum_lanes(acc)
-        for c in range(whole, n_cols):
-            total += _load_weight(kind, row + size * c) * x[c]
-        _store(out, t, r, total, mode)
+        for t in range(n_tokens):
+            x = act.x[t].ctypes.data
+            acc = v.zero_f32x16()
+            for c in range(0, whole, 16):
+                acc = v.fma(_load_weights(kind, row + size * c), v.load_f32x16(x + 4 * c), acc)
+            total = v.sum_lanes(acc)
+            for c in range(whole, n_cols):
+                total += _load_weight(kind, row + size * c) * act.x[t, c]
+            _store(out, t, r, total, mode)
 
 
 @inline
-def matvec(matrix, act, t, out, first_row, last_row, mode):
-    """out[t, r] (+)= W[r] · x[t] for rows first_row ≤ r < last_row.
+def _any_rows(group, matrix, act, n_tokens, out, first_row, last_row, mode):
+    kind = matrix.kind
+    if kind == u.Q4_0:
+        _quantized_rows(u.Q4_0, group, matrix, act, n_tokens, out, first_row, last_row, mode)
+    elif kind == u.Q4_1:
+        _quantized_rows(u.Q4_1, group, matrix, act, n_tokens, out, first_row, last_row, mode)
+    elif kind == u.Q5_0:
+        _quantized_rows(u.Q5_0, group, matrix, act, n_tokens, out, first_row, last_row, mode)
+    elif kind == u.Q5_1:
+        _quantized_rows(u.Q5_1, group, matrix, act, n_tokens, out, first_row, last_row, mode)
+    elif kind == u.Q8_0:
+        _quantized_rows(u.Q8_0, group, matrix, act, n_tokens, out, first_row, last_row, mode)
+    elif kind == u.Q4_K:
+        _quantized_rows(u.Q4_K, group, matrix, act, n_tokens, out, first_row, last_row, mode)
+    elif kind == u.Q5_K:
+        _quantized_rows(u.Q5_K, group, matrix, act, n_tokens, out, first_row, last_row, mode)
+    elif kind == u.Q6_K:
+        _quantized_rows(u.Q6_K, group, matrix, act, n_tokens, out, first_row, last_row, mode)
+
+
+@inline
+def matvec(matrix, act, n_tokens, out, first_row, last_row, mode):
+    """out[t, r] (+)= W[r] · x[t] for t < n_tokens and rows first_row ≤ r < last_row.
 
     matrix  a MATRIX record: address, kind, n_cols, row_bytes
     act     Activations; quantized types read its int8 form, float types its x
@@ -168,25 +232,13 @@ def matvec(matrix, act, t, out, first_row, last_row, mode):
     mode    OVERWRITE out, or ADD to it (the residual)
     """
     kind = matrix.kind
-    if kind == u.Q4_0:
-        _quantized_rows(u.Q4_0, matrix, act, t, out, first_row, last_row, mode)
-    elif kind == u.Q4_1:
-        _quantized_rows(u.Q4_1, matrix, act, t, out, first_row, last_row, mode)
-    elif kind == u.Q5_0:
-        _quantized_rows(u.Q5_0, matrix, act, t, out, first_row, last_row, mode)
-    elif kind == u.Q5_1:
-        _quantized_rows(u.Q5_1, matrix, act, t, out, first_row, last_row, mode)
-    elif kind == u.Q8_0:
-        _quantized_rows(u.Q8_0, matrix, act, t, out, first_row, last_row, mode)
-    elif kind == u.Q4_K:
-        _quantized_rows(u.Q4_K, matrix, act, t, out, first_row, last_row, mode)
-    elif kind == u.Q5_K:
-        _quantized_rows(u.Q5_K, matrix, act, t, out, first_row, last_row, mode)
-    elif kind == u.Q6_K:
-        _quantized_rows(u.Q6_K, matrix, act, t, out, first_row, last_row, mode)
-    elif kind == u.F32:
-        _float_rows(u.F32, matrix, act, t, out, first_row, last_row, mode)
+    if kind == u.F32:
+        _float_rows(u.F32, matrix, act, n_tokens, out, first_row, last_row, mode)
     elif kind == u.F16:
-        _float_rows(u.F16, matrix, act, t, out, first_row, last_row, mode)
+        _float_rows(u.F16, matrix, act, n_tokens, out, first_row, last_row, mode)
     elif kind == u.BF16:
-        _float_rows(u.BF16, matrix, act, t, out, first_row, last_row, mode)
+        _float_rows(u.BF16, matrix, act, n_tokens, out, first_row, last_row, mode)
+    elif n_tokens == 1:
+        _any_rows(1, matrix, act, 1, out, first_row, last_row, mode)
+    else:
+        _any_rows(_GROUP, matrix, act, n_tokens, out, first_row, last_row, mode)

@@ -24,8 +24,8 @@ Activations = namedtuple("Activations", "x q scale sums low_sums high_sums")
 
 x          (T, n) f32
 q          (T, 128 · n_quads) i8, in the order above
-scale      (T, 4 · n_quads) f32
-sums       (T, 4 · n_quads) f32, scale · Σ q over a block
+scale      (T, 16 · n_quads) f32, of each block four times: so matvec's lanes have them
+sums       (T, 16 · n_quads) f32, scale · Σ q over a block, likewise
 low_sums   the same over elements 0-15, and high_sums over elements 16-31
 """
 
@@ -33,7 +33,7 @@ low_sums   the same over elements 0-15, and high_sums over elements 16-31
 def allocate(n_rows, n):  # type: ignore[no-untyped-def]
     """Buffers for n_rows vectors of n activations."""
     n_quads = -(-n // 128)
-    blocks = (n_rows, 4 * n_quads)
+    blocks = (n_rows, 16 * n_quads)
     return Activations(
         aligned_zeros((n_rows, n), np.float32),
         aligned_zeros((n_rows, 128 * n_quads), np.int8),
@@ -65,6 +65,11 @@ def byte_scale(peak):
 
 
 @inline
+def _four_times(table, t, block, value):
+    v.store_f32x4(table[t].ctypes.data + 16 * block, v.splat_f32x4(value))
+
+
+@inline
 def quantize_row(act, t):
     """Fill the int8 form of row t from its x. A tail of fewer than 32 has none."""
     x, q = act.x[t].ctypes.data, act.q[t].ctypes.data
@@ -79,7 +84,7 @@ def quantize_row(act, t):
         v.store_i8x16(at, v.to_i32(low))
         v.store_i8x16(at + 64, v.to_i32(high))
         low_sum, high_sum = v.sum_lanes(low), v.sum_lanes(high)
-        act.scale[t, block] = scale
-        act.sums[t, block] = scale * (low_sum + high_sum)
-        act.low_sums[t, block] = scale * low_sum
-        act.high_sums[t, block] = scale * high_sum
+        _four_times(act.scale, t, block, scale)
+        _four_times(act.sums, t, block, scale * (low_sum + high_sum))
+        _four_times(act.low_sums, t, block, scale * low_sum)
+        _four_times(act.high_sums, t, block, scale * high_sum)
