@@ -22,7 +22,7 @@ _QUAD_BYTES = TILE_ROWS * u.QUAD
 _GROUP = 64  # bytes of a tile that one dot product takes
 
 
-FEW = 8
+FEW = 12
 """Vectors for which matvec's way takes less time than to unpack and transpose a tile."""
 
 
