@@ -8,7 +8,6 @@ compute the same tokens: a prompt of N, and M one at a time, from the start and 
 """
 
 import argparse
-import ctypes
 import json
 import statistics
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.peer import Theirs
 from engine.bench import Bench, seconds
 
 
@@ -30,37 +30,6 @@ class Row:
     ratio: float
     ours_rounds: list[float]
     theirs_rounds: list[float]
-
-
-class Theirs:
-    """llama.cpp, by the C functions of llama-cpp-python."""
-
-    def __init__(self, path: Path, n_threads: int, n_context: int) -> None:
-        import llama_cpp
-
-        self.api = llama_cpp
-        self._silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
-        llama_cpp.llama_log_set(self._silence, ctypes.c_void_p(0))
-        model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = n_context, 512, 512
-        params.n_threads = params.n_threads_batch = n_threads
-        self.context = llama_cpp.llama_init_from_model(model, params)
-        if not self.context:
-            raise SystemExit(f"llama.cpp cannot open {path}")
-
-    def reset(self) -> None:
-        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
-
-    def eval(self, tokens: list[int]) -> None:
-        for start in range(0, len(tokens), 512):
-            part = tokens[start : start + 512]
-            array = (self.api.llama_token * len(part))(*part)
-            if self.api.llama_decode(self.context, self.api.llama_batch_get_one(array, len(part))):
-                raise SystemExit("llama.cpp failed to decode")
-            self.api.llama_synchronize(self.context)
 
 
 def compare(

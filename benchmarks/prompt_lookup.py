@@ -55,9 +55,7 @@ def decode(engine: Engine, prompt: list[int], max_tokens: int) -> tuple[list[int
 
 def compare(path: Path, n_threads: int, rounds: int, max_tokens: int) -> list[Result]:
     """Run all tasks both ways."""
-    engines = {
-        on: Engine.load(path, n_threads=n_threads, prompt_lookup=on) for on in (True, False)
-    }
+    engines = {on: Engine.load(path, n_threads=n_threads, prompt_lookup=on) for on in (True, False)}
     results = []
     for task, question in TASKS.items():
         speeds: dict[bool, list[float]] = {True: [], False: []}

@@ -12,8 +12,10 @@ An override compiles for a processor that has no more than the named target need
 can be tried on a machine that has more.
 """
 
+import ctypes
 import os
 import platform
+import sys
 from dataclasses import dataclass
 
 import llvmlite.binding as llvm
@@ -44,18 +46,50 @@ _ARM = {
 PORTABLE = "portable"
 
 
+# What LLVM may not see: Linux tells it by bits of the auxiliary vector, macOS by sysctl.
+_AT_HWCAP, _AT_HWCAP2 = 16, 26
+_HWCAP = {"neon": (_AT_HWCAP, 1), "dotprod": (_AT_HWCAP, 20), "i8mm": (_AT_HWCAP2, 13)}
+_SYSCTL = {"dotprod": b"hw.optional.arm.FEAT_DotProd", "i8mm": b"hw.optional.arm.FEAT_I8MM"}
+
+
+def _arm_features() -> set[str]:
+    """Of the features that targets ask for, those that the system says an ARM processor has."""
+    libc = ctypes.CDLL(None)
+    if sys.platform == "darwin":
+        found = {"neon"}
+        for feature, name in _SYSCTL.items():
+            value, size = ctypes.c_int(0), ctypes.c_size_t(4)
+            failed = libc.sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, 0)
+            if not failed and value.value:
+                found.add(feature)
+        return found
+    libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return {name for name, (word, bit) in _HWCAP.items() if libc.getauxval(word) >> bit & 1}
+
+
+def features() -> set[str]:
+    """What the processor has, in LLVM's names."""
+    found = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        found |= _arm_features()
+    return found
+
+
 def available() -> list[str]:
     """The targets that this machine can run, the best first."""
     machine = platform.machine().lower()
     known = _X86 if machine in ("x86_64", "amd64") else _ARM
     if machine not in ("x86_64", "amd64", "aarch64", "arm64"):
         known = {}
-    features = {name for name, on in llvm.get_host_cpu_features().items() if on}
-    return [*(name for name, t in known.items() if t.features <= features), PORTABLE]
+    found = features()
+    return [*(name for name, t in known.items() if t.features <= found), PORTABLE]
 
 
 def _choose() -> str:
     usable = available()
+    if usable[0] in _ARM:
+        # numba asks LLVM, which does not know all of them
+        numba.config.CPU_FEATURES = ",".join(f"+{name}" for name in sorted(features()))
     wanted = os.environ.get("ASSISTANTD_SIMD")
     if not wanted:
         return usable[0]

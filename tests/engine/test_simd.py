@@ -50,6 +50,34 @@ assert v.TARGET == TARGET
 print(TARGET)
 """
 
+# Prints the mnemonics of the byte dot products in the code of a matvec.
+MNEMONICS = """
+import re, numba
+from engine.aligned import aligned_zeros
+from engine.kernels import quantize, unpack
+from engine.kernels.matvec import _quantized_rows
+from engine.weights import MATRIX
+
+@numba.njit
+def run(matrices, act, out):
+    _quantized_rows(unpack.Q4_0, 1, matrices[0], act, 1, out, 0, 4, 0)
+
+signature = tuple(numba.typeof(a) for a in (
+    aligned_zeros((1,), MATRIX), quantize.allocate(1, 128), aligned_zeros((1, 4), "f4")))
+run.compile(signature)
+words = re.findall(r"^\\s+([a-z0-9]+)", run.inspect_asm(signature), re.M)
+print(*sorted({w for w in words if w in DOTS}))
+""".replace("DOTS", "('vpdpbusd', 'vpmaddubsw', 'usdot', 'sdot', 'udot', 'smull', 'smull2')")
+
+EXPECTED = {
+    "avx512-vnni": {"vpdpbusd"},
+    "avx2-vnni": {"vpdpbusd"},
+    "avx2": {"vpmaddubsw"},
+    "neon-i8mm": {"usdot"},
+    "neon-dotprod": {"sdot"},
+    "neon": {"smull", "smull2"},
+}
+
 
 def run(target: str, *args: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "ASSISTANTD_SIMD": target}
@@ -60,6 +88,12 @@ def run(target: str, *args: str) -> subprocess.CompletedProcess[str]:
 def test_a_target_multiplies_bytes_exactly(target: str) -> None:
     done = run(target, "-c", DOTS)
     assert done.stdout.strip() == target, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("target", [t for t in available() if t in EXPECTED])
+def test_a_target_has_its_instructions_and_no_others(target: str) -> None:
+    done = run(target, "-c", MNEMONICS)
+    assert set(done.stdout.split()) == EXPECTED[target], done.stdout + done.stderr[-2000:]
 
 
 def test_an_unknown_target_is_refused() -> None:
