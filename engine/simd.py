@@ -722,8 +722,11 @@ def clock(typingctx):
 
     def codegen(context, builder, signature, args):
         if platform.machine().lower() in ("aarch64", "arm64"):
-            read = ir.InlineAsm(ir.FunctionType(I64, []), "mrs $0, cntvct_el0", "=r", True)
-            return builder.call(read, [])
+            register = builder.module.add_metadata(["cntvct_el0"])
+            read = builder.module.declare_intrinsic(
+                "llvm.read_volatile_register.i64", (), ir.FunctionType(I64, [ir.MetaDataType()])
+            )
+            return builder.call(read, [register])
         return _call(builder, "llvm.readcyclecounter", I64, [])
 
     return types.int64(), codegen
