@@ -77,11 +77,20 @@ def kernel(function: F) -> F:
 
 def inline(function: F) -> F:
     """A piece of a kernel, always inlined, so that constant arguments specialise it."""
-    compiled: F = numba.njit(function, nogil=True, error_model="numpy", forceinline=True)
+    compiled: F = numba.njit(
+        function,
+        nogil=True,
+        error_model="numpy",
+        forceinline=True,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+    )
     return compiled
 
 
 def routine(function: F) -> F:
     """A part of a kernel that is called rather than inlined: compiled once, used in many places."""
-    compiled: F = numba.njit(function, nogil=True, error_model="numpy")
+    compiled: F = numba.njit(
+        function, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
     return compiled

@@ -1,4 +1,4 @@
-"""One vector times a matrix: the kernel of decoding, bound by the reading of the weights.
+"""A vector, or a few, times a matrix: the kernel of decoding, bound by the reading of the weights.
 
 Four rows are multiplied at a time, a quad (four blocks of 32, see unpack.py) of each per step:
 
@@ -6,8 +6,8 @@ Four rows are multiplied at a time, a quad (four blocks of 32, see unpack.py) of
     row 1  │    …
     row 2, row 3                                       then 4 × 4 sums: one for each row and block
 
-so that one vector of scales, one conversion and two fma serve 16 blocks. The rows that come later
-are prefetched meanwhile.
+so that one vector of scales, one conversion and two fma serve 16 blocks. Of several vectors, four
+share what is unpacked. The rows that come later are prefetched meanwhile.
 
 Every row is summed in the order in which matmul.py sums it (blocks 0, 4, 8, … then 1, 5, 9, …),
 so both give the same bits: a token's logits do not depend on what else was in the batch.
