@@ -93,9 +93,11 @@ def _dots(kind, w, x, dots):
 
 
 @inline
-def _add_block(dots, d, m, scale, sum_, acc):
-    acc = v.fma(v.to_f32(dots), v.multiply(d, v.splat_f32x16(v.load_f32(scale))), acc)
-    return v.fma(m, v.splat_f32x16(v.load_f32(sum_)), acc)
+def _add_block(dots, d, m, factors, sums, acc):
+    """Add a block, or half of one: `factors` is the address of its, `sums` where its sum is."""
+    scale = v.splat_f32x16(v.load_f32(factors))
+    acc = v.fma(v.to_f32(dots), v.multiply(d, scale), acc)
+    return v.fma(m, v.splat_f32x16(v.load_f32(factors + sums)), acc)
 
 
 @inline
@@ -103,21 +105,16 @@ def _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_r
     """Four vectors at once, so that a load of weights serves four dot products."""
     x0, x1 = act.q[t].ctypes.data, act.q[t1].ctypes.data
     x2, x3 = act.q[t2].ctypes.data, act.q[t3].ctypes.data
-    s0, s1 = act.scale[t].ctypes.data, act.scale[t1].ctypes.data
-    s2, s3 = act.scale[t2].ctypes.data, act.scale[t3].ctypes.data
-    sums = act.low_sums if kind == u.Q6_K else act.sums
-    n0, n1 = sums[t].ctypes.data, sums[t1].ctypes.data
-    n2, n3 = sums[t2].ctypes.data, sums[t3].ctypes.data
-    h0, h1 = act.high_sums[t].ctypes.data, act.high_sums[t1].ctypes.data
-    h2, h3 = act.high_sums[t2].ctypes.data, act.high_sums[t3].ctypes.data
+    f0, f1 = act.factors[t].ctypes.data, act.factors[t1].ctypes.data
+    f2, f3 = act.factors[t2].ctypes.data, act.factors[t3].ctypes.data
     part = n_quads * 4 * TILE_ROWS * 4
     total0 = total1 = total2 = total3 = v.zero_f32x16()
     for block in range(4):
         acc0 = acc1 = acc2 = acc3 = v.zero_f32x16()
         for quad in range(n_quads):
             w = tile + _QUAD_BYTES * quad + 4 * _GROUP * block
-            at, b = u.QUAD * quad + 16 * block, 16 * (4 * quad + block)
-            s = scales + 4 * b
+            at, f = u.QUAD * quad + 16 * block, 16 * (n_quads * block + quad)
+            s = scales + 64 * (4 * quad + block)
             dots0 = dots1 = dots2 = dots3 = v.zero_i32x16()
             dots0 = _dots(kind, w, x0 + at, dots0)
             dots1 = _dots(kind, w, x1 + at, dots1)
@@ -125,11 +122,10 @@ def _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_r
             dots3 = _dots(kind, w, x3 + at, dots3)
             d, m = v.load_f32x16(s), v.load_f32x16(s + part)
             if kind == u.Q6_K:  # the two halves of a block have scales of their own
-                acc0 = _add_block(dots0, d, m, s0 + b, n0 + b, acc0)
-                acc1 = _add_block(dots1, d, m, s1 + b, n1 + b, acc1)
-                acc2 = _add_block(dots2, d, m, s2 + b, n2 + b, acc2)
-                acc3 = _add_block(dots3, d, m, s3 + b, n3 + b, acc3)
-                n0, n1, n2, n3, h0, h1, h2, h3 = h0, h1, h2, h3, n0, n1, n2, n3
+                acc0 = _add_block(dots0, d, m, f0 + f, 8, acc0)
+                acc1 = _add_block(dots1, d, m, f1 + f, 8, acc1)
+                acc2 = _add_block(dots2, d, m, f2 + f, 8, acc2)
+                acc3 = _add_block(dots3, d, m, f3 + f, 8, acc3)
                 d, m = v.load_f32x16(s + 2 * part), v.load_f32x16(s + 3 * part)
                 dots0 = dots1 = dots2 = dots3 = v.zero_i32x16()
             w, at = w + _QUAD_BYTES // 2, at + 64
@@ -137,12 +133,11 @@ def _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_r
             dots1 = _dots(kind, w, x1 + at, dots1)
             dots2 = _dots(kind, w, x2 + at, dots2)
             dots3 = _dots(kind, w, x3 + at, dots3)
-            acc0 = _add_block(dots0, d, m, s0 + b, n0 + b, acc0)
-            acc1 = _add_block(dots1, d, m, s1 + b, n1 + b, acc1)
-            acc2 = _add_block(dots2, d, m, s2 + b, n2 + b, acc2)
-            acc3 = _add_block(dots3, d, m, s3 + b, n3 + b, acc3)
-            if kind == u.Q6_K:
-                n0, n1, n2, n3, h0, h1, h2, h3 = h0, h1, h2, h3, n0, n1, n2, n3
+            sums = 12 if kind == u.Q6_K else 4
+            acc0 = _add_block(dots0, d, m, f0 + f, sums, acc0)
+            acc1 = _add_block(dots1, d, m, f1 + f, sums, acc1)
+            acc2 = _add_block(dots2, d, m, f2 + f, sums, acc2)
+            acc3 = _add_block(dots3, d, m, f3 + f, sums, acc3)
         total0, total1 = v.add(total0, acc0), v.add(total1, acc1)
         total2, total3 = v.add(total2, acc2), v.add(total3, acc3)
     _store_tile(out, t, first_row, total0, mode)

@@ -19,7 +19,7 @@ from engine import simd as v
 from engine.aligned import aligned_zeros
 from engine.jit import inline
 
-Activations = namedtuple("Activations", "x q scale sums low_sums high_sums")
+Activations = namedtuple("Activations", "x q scale sums low_sums high_sums factors")
 """A batch of T vectors of n activations, as float and as int8; n_quads = n / 128, rounded up.
 
 x          (T, n) f32
@@ -27,6 +27,8 @@ q          (T, 128 · n_quads) i8, in the order above
 scale      (T, 16 · n_quads) f32, of each block four times: so matvec's lanes have them
 sums       (T, 16 · n_quads) f32, scale · Σ q over a block, likewise
 low_sums   the same over elements 0-15, and high_sums over elements 16-31
+factors    (T, 4, n_quads, 4) f32, the four numbers above once, block 0 of all quads first, then
+           block 1 …: as matmul takes them
 """
 
 
@@ -35,9 +37,13 @@ def allocate(n_rows, n):  # type: ignore[no-untyped-def]
     n_quads = -(-n // 128)
     blocks = (n_rows, 16 * n_quads)
     return Activations(
-        aligned_zeros((n_rows, n), np.float32),
-        aligned_zeros((n_rows, 128 * n_quads), np.int8),
-        *(aligned_zeros(blocks, np.float32) for _ in range(4)),
+        x=aligned_zeros((n_rows, n), np.float32),
+        q=aligned_zeros((n_rows, 128 * n_quads), np.int8),
+        scale=aligned_zeros(blocks, np.float32),
+        sums=aligned_zeros(blocks, np.float32),
+        low_sums=aligned_zeros(blocks, np.float32),
+        high_sums=aligned_zeros(blocks, np.float32),
+        factors=aligned_zeros((n_rows, 4, n_quads, 4), np.float32),
     )
 
 
@@ -51,6 +57,7 @@ def own_rows(act, x, first):
         act.sums[first:],
         act.low_sums[first:],
         act.high_sums[first:],
+        act.factors[first:],
     )
 
 
@@ -84,7 +91,13 @@ def quantize_row(act, t):
         v.store_i8x16(at, v.to_i32(low))
         v.store_i8x16(at + 64, v.to_i32(high))
         low_sum, high_sum = v.sum_lanes(low), v.sum_lanes(high)
+        total, low_sum, high_sum = scale * (low_sum + high_sum), scale * low_sum, scale * high_sum
         _four_times(act.scale, t, block, scale)
-        _four_times(act.sums, t, block, scale * (low_sum + high_sum))
-        _four_times(act.low_sums, t, block, scale * low_sum)
-        _four_times(act.high_sums, t, block, scale * high_sum)
+        _four_times(act.sums, t, block, total)
+        _four_times(act.low_sums, t, block, low_sum)
+        _four_times(act.high_sums, t, block, high_sum)
+        factors = act.factors[t, block & 3, block >> 2].ctypes.data
+        v.store_f32(factors, scale)
+        v.store_f32(factors + 4, total)
+        v.store_f32(factors + 8, low_sum)
+        v.store_f32(factors + 12, high_sum)
