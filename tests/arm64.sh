@@ -1,26 +1,23 @@
 #!/bin/bash
 # Run the engine's tests on emulated ARM64 processors, in a Debian root of their own.
 #
-#   sudo tests/arm64.sh [--all] [CPU…]
+#   sudo tests/arm64.sh [CPU…]
 #
 # CPU  cortex-a72 (Raspberry Pi 4: no byte dot product) and cortex-a76 (Raspberry Pi 5), unless
 #      given; any of `qemu-aarch64-static -cpu help`
-# By default all but the tests that need the real model or a daemon; --all runs these too. Emulated
-# compiling takes half an hour to an hour. The root (about 1 GB) is kept in
+#
+# The real model is $ASSISTANTD_TEST_MODEL, or what `make test` has left in .model-cache/.
+# $PYTEST_ADDOPTS is passed on, as in PYTEST_ADDOPTS="-k instructions". Compiling all kernels under
+# emulation takes half an hour or more for each CPU. The root (about 1 GB) is kept in
 # $ASSISTANTD_ARM64_ROOT, or ~/.cache/assistantd-arm64, and used again.
 #
-# Needs a Debian or Ubuntu machine, root (chroot, binfmt_misc, bind mounts), and Python 3.11 with
-# pip: packages are fetched by this machine's pip, with its configuration.
+# Needs a Debian or Ubuntu machine, root (chroot, binfmt_misc, bind mounts), and Python 3.11 or
+# later with pip: packages are fetched by this machine's pip, with its configuration.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
 root=${ASSISTANTD_ARM64_ROOT:-$HOME/.cache/assistantd-arm64}
 python=${PYTHON:-python3}
-select=(-m "not slow")
-if [ "${1:-}" = --all ]; then
-  select=()
-  shift
-fi
 cpus=("$@")
 [ ${#cpus[@]} -gt 0 ] || cpus=(cortex-a72 cortex-a76)
 
@@ -73,13 +70,18 @@ mount --bind "$repository" "$root/debian/src"
 mount -t proc proc "$root/debian/proc"
 mount --bind /dev "$root/debian/dev"
 
+model=
+if [ -n "${ASSISTANTD_TEST_MODEL:-}" ]; then
+  cp "$ASSISTANTD_TEST_MODEL" "$root/debian/model.gguf"
+  model=ASSISTANTD_TEST_MODEL=/model.gguf
+fi
+
 failed=0
 for cpu in "${cpus[@]}"; do
   echo "== $cpu"
-  env -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 QEMU_CPU="$cpu" PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONPATH=/src:/site XDG_CACHE_HOME=/tmp/cache \
-    ASSISTANTD_TEST_MODEL="${ASSISTANTD_TEST_MODEL:+/model.gguf}" \
-    chroot "$root/debian" sh -c 'cd /src && exec python3 -m pytest -p no:cacheprovider -o timeout=0 "$@"' \
-    sh "${select[@]}" tests/engine || failed=1
+  env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 QEMU_CPU="$cpu" PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/src:/site XDG_CACHE_HOME=/tmp/cache PYTEST_ADDOPTS="${PYTEST_ADDOPTS:-}" $model \
+    chroot "$root/debian" sh -c \
+    'cd /src && exec python3 -m pytest -p no:cacheprovider -o timeout=0 tests/engine' || failed=1
 done
 exit $failed
