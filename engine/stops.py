@@ -18,9 +18,10 @@ class StopMatcher:
         if not self._stops:
             return text, False
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        # the first to be complete ends it, so that how the text is cut makes no difference
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            emit, self._held, self._stopped = self._held[: min(found)], "", True
+            emit, self._held, self._stopped = self._held[: min(found)[1]], "", True
             return emit, True
         keep = max(self._partial(stop) for stop in self._stops)
         cut = len(self._held) - keep
