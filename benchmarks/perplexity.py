@@ -16,52 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peer import Theirs
-from engine.config import read_config
-from engine.gguf import open_gguf
-from engine.info import MAX_ROWS
-from engine.kv_cache import KVCache
-from engine.model import Model
 from engine.tokenizer import load_tokenizer
-from engine.weights import Weights
+from tests.engine.running import Runner
 
 WINDOW = 512
-
-
-class Ours:
-    """This engine, with all logits of a window."""
-
-    def __init__(self, path: Path, n_threads: int, kv_type: str) -> None:
-        file = open_gguf(path)
-        config = read_config(file)
-        self.tokenizer = load_tokenizer(file.metadata)
-        self._model = Model(
-            config,
-            Weights(file, config),
-            max_rows=MAX_ROWS,
-            max_outputs=MAX_ROWS,
-            max_context=WINDOW,
-            n_threads=n_threads,
-        )
-        self._cache = KVCache(config, WINDOW, kv_type)
-
-    def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
-        """(T, vocab_size) f32 of at most WINDOW tokens from the start."""
-        self._cache.clear()
-        sequence = self._cache.open(tokens)
-        sequence.reserve(len(tokens))
-        parts = []
-        for start in range(0, len(tokens), MAX_ROWS):
-            part = np.array(tokens[start : start + MAX_ROWS], np.int32)
-            rows = np.arange(len(part), dtype=np.int32)
-            sequences = np.zeros(len(part), np.int32)
-            table = sequence.page_table[None]
-            parts.append(
-                self._model.forward(
-                    part, start + rows, sequences, table, rows, self._cache
-                ).copy()
-            )  # fmt: skip
-        sequence.close()
-        return np.concatenate(parts)
 
 
 def surprise(logits: npt.NDArray[np.float32], tokens: list[int]) -> float:
@@ -85,9 +43,9 @@ def main() -> None:
     text = args.text.read_text() if args.text else "\n\n".join(topics.values())[:200_000]
     print(f"{'':34}{'tokens':>7}{'assistantd':>12}{'llama.cpp':>12}{'difference':>12}")
     for path in args.models:
-        ours = Ours(path, args.threads, args.kv_type)
+        ours = Runner(path, n_threads=args.threads, kv_type=args.kv_type)
         theirs = Theirs(path, args.threads, WINDOW)
-        ids = ours.tokenizer.encode(text)
+        ids = load_tokenizer(ours.file.metadata).encode(text)
         starts = range(0, len(ids) - WINDOW + 1, WINDOW)[: args.windows]
         if not starts:
             raise SystemExit(f"the text has {len(ids)} tokens; give at least {WINDOW}")

@@ -25,7 +25,7 @@ if [ "$(id -u)" != 0 ]; then
   echo "tests/arm64.sh needs root: chroot and bind mounts. Try: sudo $0" >&2
   exit 2
 fi
-if ! command -v debootstrap qemu-aarch64-static >/dev/null; then
+if ! { command -v debootstrap && command -v qemu-aarch64-static; } >/dev/null; then
   apt-get update -qq
   apt-get install -y -qq qemu-user-static debootstrap
 fi
