@@ -98,10 +98,13 @@ def _warm() -> None:
 
     click.echo("compiling the kernels for this processor; this takes about a minute", err=True)
     try:
-        from engine.warm import warm
+        from engine.native import warm
     except EngineError as problem:
         _fail(str(problem), EXIT_USAGE)
-    click.echo(warm())
+    try:
+        click.echo(warm())
+    except EngineError as problem:
+        _fail(str(problem), EXIT_CANNOT_START)
 
 
 def _fail(message: str, status: int) -> None:

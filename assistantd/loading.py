@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load_engine(path: Path, config: Config, progress: "ProgressCallback") -> "Engine":
-    """The real engine; numba is imported here and not before."""
+    """The real engine; numpy is imported here and not before."""
     from engine.generate import Engine
 
     return Engine.load(

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import simd as v
+from engine import native
 from engine.aligned import aligned_zeros
 from engine.config import layer_matrices, read_config
 from engine.gguf import open_gguf
 from engine.info import MAX_ROWS
-from engine.jit import kernel
+from engine.job import PHASES
 from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
-from engine.model import PHASES, Model
+from engine.runner import Model
 from engine.weights import Weights
 
 _READ_BYTES = 1 << 28  # of each thread: far more than caches hold
@@ -124,26 +124,16 @@ class Bench:
         return depth * self.cache.page_bytes // PAGE
 
 
-@kernel
-def _read(address, n_bytes):  # type: ignore[no-untyped-def]
-    """Sum n_bytes, a multiple of 256."""
-    a = b = c = d = v.zero_f32x16()
-    for at in range(address, address + n_bytes, 256):
-        a, b = v.add(a, v.load_f32x16(at)), v.add(b, v.load_f32x16(at + 64))
-        c, d = v.add(c, v.load_f32x16(at + 128)), v.add(d, v.load_f32x16(at + 192))
-    return v.sum_lanes(v.add(v.add(a, b), v.add(c, d)))
-
-
 def memory_bandwidth(n_threads: int, rounds: int = 4) -> float:
     """Bytes per second that n_threads plain loops read from memory together; the best round."""
     buffers = [aligned_zeros((_READ_BYTES // 4,), np.float32) for _ in range(n_threads)]
     for buffer in buffers:
         buffer[:] = 1.0  # its own memory, not the shared page of zeros
-    _read(buffers[0].ctypes.data, 256)  # type: ignore[no-untyped-call]
+    read = native.function("read_memory")
     best = 0.0
     for _ in range(rounds):
         threads = [
-            threading.Thread(target=_read, args=(b.ctypes.data, _READ_BYTES)) for b in buffers
+            threading.Thread(target=read, args=(b.ctypes.data, _READ_BYTES)) for b in buffers
         ]
         start = time.perf_counter()
         for thread in threads:
@@ -261,13 +251,9 @@ def profile(path: Path, *, n_threads: int, n_prompt: int = 128, n_decode: int = 
     return shares
 
 
-@kernel
-def _clock():  # type: ignore[no-untyped-def]
-    return v.clock()
-
-
 def _timed_ticks(work: Callable[[], None]) -> tuple[float, int]:
-    started, ticks = time.perf_counter(), int(_clock())  # type: ignore[no-untyped-call]
+    clock = native.function("clock")
+    started, ticks = time.perf_counter(), clock()
     work()
-    now = int(_clock())  # type: ignore[no-untyped-call]
+    now = clock()
     return time.perf_counter() - started, now - ticks

@@ -29,11 +29,11 @@ from engine.info import (
     EngineInfo,
     engine_info,
 )
-from engine.jit import is_warm
 from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
 from engine.lookup import PromptLookup
-from engine.model import Model
+from engine.native import is_warm
+from engine.runner import Model
 from engine.sampler import Sampler, SamplingParams
 from engine.stops import StopMatcher
 from engine.threads import physical_cores
@@ -156,7 +156,7 @@ class Engine:
             progress: called with (message, completed, total).
 
         Raises:
-            EngineError: the file is damaged or its model not supported.
+            EngineError: the file is damaged, its model not supported, or compiling failed.
         """
         report = progress or (lambda message, completed, total: None)
         report("reading the model", 0, 3)

@@ -5,81 +5,23 @@ a step, and they meet at a barrier where the next step needs all of it. A batch 
 token with its own sequence and position, so that prompt chunks and several clients' next tokens
 go through the weights together.
 
-Left to others: which rows make up a batch (generate.py), where weights and cache live
-(weights.py, kv_cache.py), the arithmetic of a step (kernels/).
+Left to others: what a pass is given (job.py) and by whom (runner.py), where weights and cache live
+(weights.py, kv_cache.py), the arithmetic of a step (kernels/). Imported only to be compiled
+(compile.py): whoever serves has the object file, and no numba.
 """
 
-import itertools
-from collections import namedtuple
-
-import numpy as np
-import numpy.typing as npt
-
 from engine import simd as v
-from engine.aligned import aligned_zeros
-from engine.config import ModelConfig, rope_frequencies
-from engine.jit import inline, kernel
-from engine.kernels import BLOCK_ROWS, CHUNK, quantize
-from engine.kernels.attention import attend, cache_key_value, part_floats, scratch_floats
-from engine.kernels.matmul import project, scratch_bytes
+from engine.jit import inline
+from engine.job import PHASES
+from engine.kernels.attention import attend, cache_key_value
+from engine.kernels.barrier import barrier
+from engine.kernels.matmul import project
 from engine.kernels.matvec import ADD, OVERWRITE
 from engine.kernels.norm_rope import rms_norm, silu_multiply
 from engine.kernels.quantize import own_rows, quantize_row
+from engine.kernels.reading import read_job
 from engine.kernels.unpack import dequantize_row_of
-from engine.kv_cache import KVCache
-from engine.threads import Team, barrier
-from engine.weights import Weights
 
-Shape = namedtuple(
-    "Shape", "n_layers n_heads n_kv_heads head_dim dim q_dim kv_dim hidden_dim vocab_size norm_eps"
-)
-"""ModelConfig as kernels take it: integers, and norm_eps as f32."""
-
-Batch = namedtuple("Batch", "tokens positions sequences page_tables blocks cos sin outputs")
-"""T rows to compute; those of a sequence follow one another.
-
-tokens       (T,) i32
-positions    (T,) i32, of the row in its sequence
-sequences    (T,) i32, the row of page_tables that is its sequence's
-page_tables  (n_sequences, max_pages) i32
-blocks       (n_blocks, 2) i32: first row and number of rows, at most BLOCK_ROWS of one sequence
-cos, sin     (T, rope_dim) f32, see kernels/norm_rope.py
-outputs      (n_outputs,) i32, rows whose logits are wanted
-"""
-
-State = namedtuple(
-    "State", "x normed q k v attended gate up hidden last logits scratch attention parts ticks"
-)
-"""Buffers of a pass, allocated once.
-
-x                  (T, dim) f32, the residual stream
-normed             Activations (T, dim); these and the next have a row for each thread at least
-q, k, v            (T, q_dim), (T, kv_dim), (T, kv_dim) f32
-attended           Activations (T, q_dim)
-gate, up           (T, hidden_dim) f32
-hidden             Activations (T, hidden_dim)
-last               Activations (max_outputs, dim), the rows of `outputs`
-logits             (max_outputs, vocab_size) f32
-scratch            (n_threads, …) u8, for matmul
-attention, parts   scratch of attention, see kernels/attention.py
-ticks              (n_threads, len(PHASES)) i64, time spent, in clock ticks
-"""
-
-
-PHASES = (
-    "embedding",
-    "norm",
-    "qkv",
-    "cache",
-    "attention",
-    "attn_output",
-    "gate_up",
-    "silu",
-    "ffn_down",
-    "logits",
-    "barrier",
-)
-"""What the time of a pass is spent on; see docs/kernels.md."""
 (EMBEDDING, NORM, QKV, CACHE, ATTENTION, ATTN_OUTPUT, GATE_UP, SILU, FFN_DOWN, LOGITS, BARRIER) = (
     range(len(PHASES))
 )
@@ -101,15 +43,18 @@ def meet(sync, n_threads, ticks, phase, since):
     return spent(ticks, BARRIER, since)
 
 
-@kernel
-def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv_kind):
+def forward_pass(thread, n_threads, sync, job):
     """Compute the batch: keys and values into the pool, logits of `outputs` into state.logits.
+
+    An entry (native.py): compiled as a whole, with all it calls.
 
     thread, n_threads  which of the team this is
     sync               address of the team's barrier
+    job                address of a Job (job.py), of which
     pool               (n_pages, n_layers, n_kv_heads, head_bytes) u8, see kernels/attention.py
     kv_kind            KV_F16 or KV_Q8: how the pool keeps keys and values
     """
+    batch, pool, kv_kind, shape, weights, state = read_job(job)
     n_rows = batch.tokens.shape[0]
     x, scratch = state.x, state.scratch
     ticks, now = state.ticks[thread], v.clock()
@@ -209,130 +154,3 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
         scratch,
     )
     now = meet(sync, n_threads, ticks, LOGITS, now)
-
-
-def blocks_of(sequences: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """(n_blocks, 2) i32: runs of at most BLOCK_ROWS rows of the same sequence."""
-    changes = np.flatnonzero(np.diff(sequences)) + 1
-    bounds = [0, *changes.tolist(), len(sequences)]
-    blocks = [
-        (row, min(BLOCK_ROWS, last - row))
-        for first, last in itertools.pairwise(bounds)
-        for row in range(first, last, BLOCK_ROWS)
-    ]
-    return np.array(blocks, np.int32)
-
-
-class Model:
-    """Weights, buffers and the thread team: computes batches.
-
-    Args:
-        weights: in place, see weights.py.
-        max_rows: the largest batch, in rows.
-        max_outputs: the most rows of a batch whose logits are asked for.
-        max_context: the most positions a sequence can have.
-        n_threads: size of the worker team.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        weights: Weights,
-        *,
-        max_rows: int,
-        max_outputs: int,
-        max_context: int,
-        n_threads: int,
-    ) -> None:
-        self.config = config
-        self.max_rows, self.max_outputs = max_rows, max_outputs
-        self._weights = weights
-        self._team = Team(n_threads)
-        self._frequencies = rope_frequencies(config, weights.rope_factors)
-        self._signs = np.tile([-1.0, 1.0], len(self._frequencies))
-        self._shape = Shape(
-            config.n_layers,
-            config.n_heads,
-            config.n_kv_heads,
-            config.head_dim,
-            config.dim,
-            config.q_dim,
-            config.kv_dim,
-            config.hidden_dim,
-            config.vocab_size,
-            np.float32(config.norm_eps),
-        )
-        group = config.n_heads // config.n_kv_heads
-        n_copies = max(max_rows, n_threads)
-        widest = max(config.dim, config.q_dim, config.hidden_dim)
-        self._state = State(
-            x=aligned_zeros((max_rows, config.dim), np.float32),
-            normed=quantize.allocate(n_copies, config.dim),
-            q=aligned_zeros((max_rows, config.q_dim), np.float32),
-            k=aligned_zeros((max_rows, config.kv_dim), np.float32),
-            v=aligned_zeros((max_rows, config.kv_dim), np.float32),
-            attended=quantize.allocate(n_copies, config.q_dim),
-            gate=aligned_zeros((max_rows, config.hidden_dim), np.float32),
-            up=aligned_zeros((max_rows, config.hidden_dim), np.float32),
-            hidden=quantize.allocate(n_copies, config.hidden_dim),
-            last=quantize.allocate(max_outputs, config.dim),
-            logits=aligned_zeros((max_outputs, config.vocab_size), np.float32),
-            scratch=aligned_zeros((n_threads, scratch_bytes(widest)), np.uint8),
-            attention=aligned_zeros(
-                (n_threads, scratch_floats(BLOCK_ROWS * group, config.head_dim)), np.float32
-            ),
-            parts=aligned_zeros(
-                (4 * n_threads, -(-max_context // CHUNK), part_floats(group, config.head_dim)),
-                np.float32,
-            ),
-            ticks=aligned_zeros((n_threads, len(PHASES)), np.int64),
-        )
-
-    def forward(
-        self,
-        tokens: npt.NDArray[np.int32],
-        positions: npt.NDArray[np.int32],
-        sequences: npt.NDArray[np.int32],
-        page_tables: npt.NDArray[np.int32],
-        outputs: npt.NDArray[np.int32],
-        cache: KVCache,
-    ) -> npt.NDArray[np.float32]:
-        """Compute T rows; see Batch for the arguments.
-
-        Returns:
-            logits (n_outputs, vocab_size) f32, valid until the next call.
-        """
-        assert len(tokens) <= self.max_rows and len(outputs) <= self.max_outputs
-        angles = positions[:, None].astype(np.float64) * self._frequencies
-        batch = Batch(
-            tokens,
-            positions,
-            sequences,
-            page_tables,
-            blocks_of(sequences),
-            np.cos(angles).repeat(2, axis=1).astype(np.float32),
-            (np.sin(angles).repeat(2, axis=1) * self._signs).astype(np.float32),
-            outputs,
-        )
-        views, state = self._weights.views, self._state
-        self._team.run(forward_pass, self._shape, views, batch, state, cache.pool, cache.kind)
-        logits: npt.NDArray[np.float32] = self._state.logits[: len(outputs)]
-        return logits
-
-    @property
-    def ticks(self) -> npt.NDArray[np.int64]:
-        """(n_threads, len(PHASES)): clock ticks spent since the start; set to 0 at will."""
-        ticks: npt.NDArray[np.int64] = self._state.ticks
-        return ticks
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Bytes of the buffers of a pass."""
-        total = 0
-        for part in self._state:
-            total += sum(a.nbytes for a in part) if isinstance(part, tuple) else part.nbytes
-        return total
-
-    def close(self) -> None:
-        """End the worker threads."""
-        self._team.close()

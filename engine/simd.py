@@ -16,10 +16,11 @@ Kernels that use these types belong to engine/kernels/.
 import platform
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic
 
+import engine.jit  # noqa: F401  (it tells numba the processor)
 from engine.lowering import DOTS, I8, I16, I32, I64
 from engine.lowering import call as _call
 from engine.lowering import constant as _constant
@@ -76,6 +77,7 @@ def _bf16_to_f32(builder, value):
     return builder.bitcast(wide, f32x16.vector)
 
 
+load_u8 = _loader("load_u8", I8, types.int64, lambda b, v: b.zext(v, I64))
 load_u16 = _loader("load_u16", I16, types.int64, lambda b, v: b.zext(v, I64))
 load_u32 = _loader("load_u32", I32, types.int64, lambda b, v: b.zext(v, I64))
 load_f32 = _loader("load_f32", _F32, types.float32)
@@ -669,6 +671,18 @@ def sum_quarters(typingctx, value):
 
 
 # --- addresses, and threads that meet inside a kernel --------------------------------------------
+
+
+@intrinsic(prefer_literal=True)
+def on_stack(typingctx, n_bytes):
+    """Address of n_bytes, a constant, on the stack; at a cache line."""
+
+    def codegen(context, builder, signature, args):
+        memory = cgutils.alloca_once(builder, ir.ArrayType(I8, signature.args[0].literal_value))
+        memory.align = 64
+        return builder.ptrtoint(memory, I64)
+
+    return types.int64(n_bytes), codegen
 
 
 @intrinsic

@@ -19,7 +19,6 @@ import sys
 from dataclasses import dataclass
 
 import llvmlite.binding as llvm
-import numba
 
 from engine.errors import EngineError
 
@@ -85,24 +84,20 @@ def available() -> list[str]:
     return [*(name for name, t in known.items() if t.features <= found), PORTABLE]
 
 
-def _choose() -> str:
+def _choose() -> tuple[str, str | None, str | None]:
     usable = available()
-    if usable[0] in _ARM:
-        # numba asks LLVM, which does not know all of them
-        numba.config.CPU_FEATURES = ",".join(f"+{name}" for name in sorted(features()))
+    # LLVM does not know all features of ARM processors
+    own = ",".join(f"+{name}" for name in sorted(features())) if usable[0] in _ARM else None
     wanted = os.environ.get("ASSISTANTD_SIMD")
     if not wanted:
-        return usable[0]
+        return usable[0], None, own
     if wanted not in usable:
         raise EngineError(f"ASSISTANTD_SIMD is {wanted!r}; this machine has {', '.join(usable)}")
     target = {**_X86, **_ARM}.get(wanted)
     if target is not None and target.cpu is not None:
-        # read by numba when it compiles its first function
-        numba.config.CPU_NAME, numba.config.CPU_FEATURES = target.cpu, target.cpu_features
-    return wanted
+        return wanted, target.cpu, target.cpu_features
+    return wanted, None, own
 
 
-TARGET = _choose()
-# numba's -O3 takes half again as long to compile as -O2, for kernels that are no faster: what
-# there is to vectorise and unroll is written out.
-numba.config.OPT = type(numba.config.OPT)("2")
+TARGET, CPU, CPU_FEATURES = _choose()
+"""The target; and what to compile for in LLVM's names, None: what LLVM finds this machine to be."""

@@ -1,44 +1,15 @@
 """The worker team: threads that run one compiled function together, and meet at barriers in it.
 
-`Team.run` wakes the workers once per forward pass; within the pass they meet at `barrier`, in
-compiled code and without the GIL. Idle workers sleep on a lock and cost nothing.
+`Team.run` wakes the workers once per forward pass; within the pass they meet at a barrier
+(kernels/barrier.py), without the GIL. Idle workers sleep on a lock and cost nothing.
 """
 
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-
-from engine import simd as v
-from engine.jit import inline
-
-_GENERATION = 64  # bytes from the arrival count: a cache line of its own
-_SPINS_BEFORE_YIELD = 2000
-
-
-@inline
-def barrier(sync, n_threads):
-    """Wait until all threads of the team are here; what they wrote before is visible after.
-
-    sync  address of 128 zeroed bytes, shared by the team
-
-    A waiting thread spins briefly and then gives its core away between looks, so that a busy
-    machine is slowed rather than stalled.
-    """
-    if n_threads > 1:
-        generation = v.atomic_load(sync + _GENERATION)
-        if v.atomic_add(sync, 1) == n_threads - 1:
-            v.atomic_store(sync, 0)
-            v.atomic_add(sync + _GENERATION, 1)
-        else:
-            spins = 0
-            while v.atomic_load(sync + _GENERATION) == generation:
-                spins += 1
-                if spins > _SPINS_BEFORE_YIELD:
-                    v.yield_cpu()
 
 
 def physical_cores() -> int:
@@ -62,7 +33,7 @@ class Team:
         self._sync = np.zeros(128 // 8 + 8, np.int64)
         # aligned to a cache line, so that the two counters never share one
         self.sync_address = -(-self._sync.ctypes.data // 64) * 64
-        self._job: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
+        self._job: tuple[Callable[[int, int, int, int], None], int] | None = None
         self._wake = [threading.Semaphore(0) for _ in range(n_threads - 1)]
         self._finished = threading.Semaphore(0)
         self._threads = [
@@ -74,16 +45,16 @@ class Team:
         for thread in self._threads:
             thread.start()
 
-    def run(self, function: Callable[..., Any], *args: Any) -> None:
-        """Run function(thread, n_threads, sync_address, *args) on all threads; wait for all.
+    def run(self, function: Callable[[int, int, int, int], None], job: int) -> None:
+        """Run function(thread, n_threads, sync_address, job) on all threads; wait for all.
 
         The function must be a compiled one that raises nothing once it has started: a thread that
         left early would be waited for at the next barrier for ever.
         """
-        self._job = (function, args)
+        self._job = (function, job)
         for wake in self._wake:
             wake.release()
-        function(0, self.n_threads, self.sync_address, *args)
+        function(0, self.n_threads, self.sync_address, job)
         for _ in self._wake:
             self._finished.acquire()
         self._job = None
@@ -102,6 +73,6 @@ class Team:
             wake.acquire()
             if self._job is None:
                 return
-            function, args = self._job
-            function(index, self.n_threads, self.sync_address, *args)
+            function, job = self._job
+            function(index, self.n_threads, self.sync_address, job)
             self._finished.release()

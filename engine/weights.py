@@ -4,38 +4,13 @@ Weights are used in place through the map of the file; nothing is dequantized or
 vectors (norms and biases), which are kept as float32. The GGUFFile must outlive the Weights.
 """
 
-from collections import namedtuple
-
 import numpy as np
 import numpy.typing as npt
 
 from engine.config import ModelConfig, layer_matrices
 from engine.formats import TensorType
 from engine.gguf import GGUFFile, Tensor
-
-MATRIX = np.dtype(
-    [
-        ("address", np.int64),  # of the first row
-        ("kind", np.int64),  # a TensorType
-        ("n_rows", np.int64),
-        ("n_cols", np.int64),
-        ("row_bytes", np.int64),
-        ("bias", np.int64),  # address of (n_rows,) f32, or 0
-    ]
-)
-
-WeightViews = namedtuple(
-    "WeightViews",
-    "token_embd attn_norm attn_q attn_k attn_v attn_output "
-    "ffn_norm ffn_gate ffn_up ffn_down output_norm output",
-)
-"""What the kernels see, by GGUF's names.
-
-token_embd, output    (1,) MATRIX; the same where the output is tied to the embedding
-attn_q … ffn_down     (n_layers,) MATRIX
-attn_norm, ffn_norm   (n_layers, dim) f32
-output_norm           (dim,) f32
-"""
+from engine.job import MATRIX, WeightViews
 
 
 def read_vector(file: GGUFFile, name: str) -> npt.NDArray[np.float32]:

@@ -38,6 +38,9 @@ def test_direction() -> None:
         ("clients", ("numpy", "numba", "engine", "rich", "prompt_toolkit", "asyncio")),
         ("assistantd.__main__", ("numpy", "numba", "engine")),
         ("engine.info", ("numba",)),
+        ("engine.generate", ("numba",)),
+        ("engine.bench", ("numba",)),
+        ("assistantd.daemon", ("numba",)),
     ],
 )
 def test_light_imports(module: str, absent: tuple[str, ...]) -> None:

@@ -21,35 +21,26 @@ import numpy as np
 
 from engine import simd as v
 from engine.jit import inline, routine
-from engine.kernels import BLOCK_ROWS, CHUNK, KV_F16, KV_Q8, PAGE, padded_head
+from engine.kernels import (
+    BLOCK_ROWS,
+    CHUNK,
+    KV_F16,
+    KV_Q8,
+    PAGE,
+    QUERIES,
+    padded_head,
+    whole_groups,
+)
+from engine.kernels.barrier import barrier
 from engine.kernels.norm_rope import rope
 from engine.kernels.quantize import byte_scale
-from engine.threads import barrier
 
 _F32 = 2  # a page converted into scratch
 _LOWEST = np.float32(-1e30)  # below any score, and finite: differences to it stay numbers
-_QUERIES = 4  # computed together in registers
 
 
-def whole_groups(n_queries: int) -> int:
-    """n_queries rounded up to whole groups of four."""
-    return (n_queries + _QUERIES - 1) // _QUERIES * _QUERIES
-
-
-# the same for kernels: Python calls the plain functions, which need no compiling at each start
+# the same for kernels, which call compiled functions only
 _whole, _padded = inline(whole_groups), inline(padded_head)
-
-
-def scratch_floats(n_queries: int, head_dim: int) -> int:
-    """float32 of scratch that a thread needs for tasks of n_queries queries."""
-    n = whole_groups(n_queries)
-    padded = padded_head(head_dim)
-    return n * padded + PAGE * padded + n * CHUNK + 2 * part_floats(n_queries, head_dim)
-
-
-def part_floats(n_queries: int, head_dim: int) -> int:
-    """float32 of a part: answers [query][dimension, padded], then all m, then all l."""
-    return whole_groups(n_queries) * (padded_head(head_dim) + 2)
 
 
 @inline
@@ -238,11 +229,11 @@ def _chunk(kind, pool, table, layer, head, head_dim, start, position, group, n_q
         lane_scale = v.splat_f32x16(scale)
         if kind == KV_Q8:
             lane_scale = v.multiply(lane_scale, v.load_f32x16(keys + PAGE * head_dim))
-        if n_queries > _QUERIES:
+        if n_queries > QUERIES:
             _convert(kind, keys, PAGE * head_dim, page_f32)
-        for i in range(0, n_queries, _QUERIES):
+        for i in range(0, n_queries, QUERIES):
             q, s = queries + 4 * i * padded, scores + 4 * (i * CHUNK + PAGE * p)
-            if n_queries > _QUERIES:
+            if n_queries > QUERIES:
                 _score_page(_F32, page_f32, q, head_dim, lane_scale, s)
             else:
                 _score_page(kind, keys, q, head_dim, lane_scale, s)
@@ -262,11 +253,11 @@ def _chunk(kind, pool, table, layer, head, head_dim, start, position, group, n_q
             for i in range(n_whole):
                 w = scores + 4 * (i * CHUNK + PAGE * p)
                 v.store_f32x16(w, v.multiply(v.load_f32x16(w), value_scale))
-        if n_queries > _QUERIES:
+        if n_queries > QUERIES:
             _convert(kind, values, PAGE * padded, page_f32)
-        for i in range(0, n_queries, _QUERIES):
+        for i in range(0, n_queries, QUERIES):
             w, answers = scores + 4 * (i * CHUNK + PAGE * p), part + 4 * i * padded
-            if n_queries > _QUERIES:
+            if n_queries > QUERIES:
                 _add_values(_F32, page_f32, w, padded, answers)
             else:
                 _add_values(kind, values, w, padded, answers)
@@ -401,7 +392,7 @@ def attend(
     """out = softmax(q · Kᵀ / √head_dim) · V, each row over its sequence up to itself.
 
     kind       KV_F16 or KV_Q8
-    batch      see model.py; `blocks` are rows of one sequence that are computed together
+    batch      see job.py; `blocks` are rows of one sequence that are computed together
     q, out     (T, n_heads · head_dim) f32; q not yet rotated
     k, values  (T, n_kv_heads · head_dim) f32: of a single row, they are put into the cache here,
                by the thread that needs them there; of several they are already

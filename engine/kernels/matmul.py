@@ -14,11 +14,11 @@ Blocks are summed in the order 0, 4, 8, … then 1, 5, 9, … like in matvec.py:
 
 from engine import simd as v
 from engine.jit import inline, routine
+from engine.kernels import QUAD, TILE_ROWS
 from engine.kernels import unpack as u
 from engine.kernels.matvec import ADD, matvec
 
-TILE_ROWS = 16
-_QUAD_BYTES = TILE_ROWS * u.QUAD
+_QUAD_BYTES = TILE_ROWS * QUAD
 _GROUP = 64  # bytes of a tile that one dot product takes
 
 
@@ -26,17 +26,10 @@ FEW = 12
 """Vectors for which matvec's way takes less time than to unpack and transpose a tile."""
 
 
-def scratch_bytes(n_cols: int) -> int:
-    """Scratch that `matmul` needs per thread for matrices of at most n_cols columns."""
-    n_quads = -(-n_cols // u.QUAD)
-    # the tile, d and m of both halves, and the bytes of 16 rows of a quad before transposing
-    return n_quads * (_QUAD_BYTES + 4 * 4 * TILE_ROWS * 4) + _QUAD_BYTES
-
-
 @inline
 def _unpack_quad(kind, matrix, first_row, quad, offsets, o1, o2, o3, tile, scales, raw):
     """One quad of 16 rows; raw is scratch."""
-    n_quads = (matrix.n_cols + u.QUAD - 1) // u.QUAD
+    n_quads = (matrix.n_cols + QUAD - 1) // QUAD
     row_bytes = matrix.row_bytes
     row = matrix.address + first_row * row_bytes
     for r in range(TILE_ROWS):
@@ -64,7 +57,7 @@ def _unpack_tile(kind, matrix, first_row, tile, scales, raw):
     size, row_bytes = u.block_bytes(kind), matrix.row_bytes
     r1, r2, r3 = row_bytes, 2 * row_bytes, 3 * row_bytes
     offsets = v.quad_offsets(0, r1, r2, r3, 0, size, 2 * size, 3 * size)
-    n_quads = matrix.n_cols // u.QUAD
+    n_quads = matrix.n_cols // QUAD
     for quad in range(n_quads):
         _unpack_quad(
             kind, matrix, first_row, quad, offsets, size, 2 * size, 3 * size, tile, scales, raw
@@ -113,7 +106,7 @@ def _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_r
         acc0 = acc1 = acc2 = acc3 = v.zero_f32x16()
         for quad in range(n_quads):
             w = tile + _QUAD_BYTES * quad + 4 * _GROUP * block
-            at, f = u.QUAD * quad + 16 * block, 16 * (n_quads * block + quad)
+            at, f = QUAD * quad + 16 * block, 16 * (n_quads * block + quad)
             s = scales + 64 * (4 * quad + block)
             dots0 = dots1 = dots2 = dots3 = v.zero_i32x16()
             dots0 = _dots(kind, w, x0 + at, dots0)
@@ -195,7 +188,7 @@ def project(thread, n_threads, matrix, act, n_tokens, out, mode, scratch):
     Few vectors, rows past the last whole tile, and float types are left to matvec. Not split
     into smaller routines: numba optimises a routine again with each one that calls it.
 
-    matrix   a MATRIX record, see weights.py
+    matrix   a MATRIX record, see job.py
     act      Activations, at least n_tokens rows
     out      (T, n_rows) f32
     mode     OVERWRITE out, or ADD to it (the residual)
@@ -207,7 +200,7 @@ def project(thread, n_threads, matrix, act, n_tokens, out, mode, scratch):
     first_single = first_row
     if n_tokens > FEW and kind != u.F32 and kind != u.F16 and kind != u.BF16:
         first_single = last_row - (last_row - first_row) % TILE_ROWS
-        n_quads = (matrix.n_cols + u.QUAD - 1) // u.QUAD
+        n_quads = (matrix.n_cols + QUAD - 1) // QUAD
         tile = scratch[thread].ctypes.data
         scales = tile + n_quads * _QUAD_BYTES
         raw = scales + n_quads * 4 * 4 * TILE_ROWS * 4

@@ -17,6 +17,7 @@ import numpy as np
 
 from engine import simd as v
 from engine.jit import inline
+from engine.kernels import QUAD
 from engine.kernels import unpack as u
 
 ROWS = 4
@@ -66,7 +67,7 @@ def _half_sums(kind, half, x):
 def _add_quad(kind, weights, act, t, quad, acc):
     """Add an unpacked quad, times vector t, to the sums of four rows."""
     low, high, (d_low, d_high, m_low, m_high) = weights
-    x = act.q[t].ctypes.data + u.QUAD * quad
+    x = act.q[t].ctypes.data + QUAD * quad
     x_low, x_high = v.load_u8x64(x), v.load_u8x64(x + 64)
     scale = v.load_f32x16(act.scale[t].ctypes.data + 64 * quad)
     if kind == u.Q6_K:  # the halves of a block have scales of their own
@@ -111,7 +112,7 @@ def _store_rows(out, t, row, n, acc, mode):
 def _quantized_rows(kind, group, matrix, act, n_tokens, out, first_row, last_row, mode):
     """`group` vectors at once, 1 or 4, so that one unpacking serves them all."""
     row_bytes, size = matrix.row_bytes, u.block_bytes(kind)
-    n_quads = matrix.n_cols // u.QUAD  # whole ones
+    n_quads = matrix.n_cols // QUAD  # whole ones
     quad_bytes = 4 * size if size > 0 else u.k_bytes(kind) // 2
     o1, o2, o3 = size, 2 * size, 3 * size
     s1, s2, s3, rest = u.short_blocks(kind, matrix.n_cols)

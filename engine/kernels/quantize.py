@@ -11,40 +11,11 @@ The bytes lie in the order of the weights of a quad (unpack.py), so that both ar
 Blocks past the end are zero, with scale zero.
 """
 
-from collections import namedtuple
-
 import numpy as np
 
 from engine import simd as v
-from engine.aligned import aligned_zeros
 from engine.jit import inline
-
-Activations = namedtuple("Activations", "x q scale sums low_sums high_sums factors")
-"""A batch of T vectors of n activations, as float and as int8; n_quads = n / 128, rounded up.
-
-x          (T, n) f32
-q          (T, 128 · n_quads) i8, in the order above
-scale      (T, 16 · n_quads) f32, of each block four times: so matvec's lanes have them
-sums       (T, 16 · n_quads) f32, scale · Σ q over a block, likewise
-low_sums   the same over elements 0-15, and high_sums over elements 16-31
-factors    (T, 4, n_quads, 4) f32, the four numbers above once, block 0 of all quads first, then
-           block 1 …: as matmul takes them
-"""
-
-
-def allocate(n_rows, n):  # type: ignore[no-untyped-def]
-    """Buffers for n_rows vectors of n activations."""
-    n_quads = -(-n // 128)
-    blocks = (n_rows, 16 * n_quads)
-    return Activations(
-        x=aligned_zeros((n_rows, n), np.float32),
-        q=aligned_zeros((n_rows, 128 * n_quads), np.int8),
-        scale=aligned_zeros(blocks, np.float32),
-        sums=aligned_zeros(blocks, np.float32),
-        low_sums=aligned_zeros(blocks, np.float32),
-        high_sums=aligned_zeros(blocks, np.float32),
-        factors=aligned_zeros((n_rows, 4, n_quads, 4), np.float32),
-    )
+from engine.job import Activations
 
 
 @inline

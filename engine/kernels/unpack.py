@@ -16,6 +16,7 @@ import numpy as np
 from engine import simd as v
 from engine.formats import TensorType
 from engine.jit import inline, routine
+from engine.kernels import QUAD
 
 BLOCK = 32
 
@@ -39,9 +40,6 @@ Q8_0_BYTES = TensorType.Q8_0.block_bytes
 Q4_K_BYTES = TensorType.Q4_K.block_bytes
 Q5_K_BYTES = TensorType.Q5_K.block_bytes
 Q6_K_BYTES = TensorType.Q6_K.block_bytes
-
-
-QUAD = 4 * BLOCK
 
 
 @inline
@@ -181,8 +179,9 @@ def short_blocks(kind, n_cols):
 
 @inline
 def _dequantize(kind, row, n_cols, out):
-    low_bytes, high_bytes = np.empty(64, np.uint8), np.empty(64, np.uint8)
-    scales = np.empty((4, 16), np.float32)
+    d_lows = v.on_stack(6 * 64)
+    d_highs, m_lows, m_highs = d_lows + 64, d_lows + 128, d_lows + 192
+    low_bytes, high_bytes = d_lows + 256, d_lows + 320
     size = block_bytes(kind)
     s1, s2, s3, rest = short_blocks(kind, n_cols)
     for quad in range((n_cols + QUAD - 1) // QUAD):
@@ -192,18 +191,20 @@ def _dequantize(kind, row, n_cols, out):
         low, high = quad_bytes(kind, row, quad, o1, o2, o3)
         offsets = v.quad_offsets(0, 0, 0, 0, 0, o1, o2, o3)
         d_low, d_high, m_low, m_high = quad_scales(kind, row, row, row, row, quad, offsets)
-        v.store_u8x64(low_bytes.ctypes.data, low)
-        v.store_u8x64(high_bytes.ctypes.data, high)
-        v.store_f32x16(scales[0].ctypes.data, d_low)
-        v.store_f32x16(scales[1].ctypes.data, d_high)
-        v.store_f32x16(scales[2].ctypes.data, m_low)
-        v.store_f32x16(scales[3].ctypes.data, m_high)
+        v.store_u8x64(low_bytes, low)
+        v.store_u8x64(high_bytes, high)
+        v.store_f32x16(d_lows, d_low)
+        v.store_f32x16(d_highs, d_high)
+        v.store_f32x16(m_lows, m_low)
+        v.store_f32x16(m_highs, m_high)
         for b in range(n_blocks):
-            at = quad * QUAD + b * BLOCK
+            at, lane = quad * QUAD + b * BLOCK, 16 * b
+            low_d, high_d = v.load_f32(d_lows + lane), v.load_f32(d_highs + lane)
+            low_m, high_m = v.load_f32(m_lows + lane), v.load_f32(m_highs + lane)
             for j in range(16):
-                q_low, q_high = low_bytes[16 * b + j], high_bytes[16 * b + j]
-                out[at + j] = scales[0, 4 * b] * np.float32(q_low) + scales[2, 4 * b]
-                out[at + 16 + j] = scales[1, 4 * b] * np.float32(q_high) + scales[3, 4 * b]
+                q_low, q_high = v.load_u8(low_bytes + lane + j), v.load_u8(high_bytes + lane + j)
+                out[at + j] = low_d * np.float32(q_low) + low_m
+                out[at + 16 + j] = high_d * np.float32(q_high) + high_m
 
 
 @routine

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from engine.config import read_config
 from engine.gguf import open_gguf
 from engine.kv_cache import KVCache
-from engine.model import Model
+from engine.runner import Model
 from engine.weights import Weights
 
 

@@ -54,16 +54,16 @@ print(TARGET)
 MNEMONICS = """
 import re, numba
 from engine.aligned import aligned_zeros
-from engine.kernels import quantize, unpack
+from engine.job import MATRIX, allocate
+from engine.kernels import unpack
 from engine.kernels.matvec import _quantized_rows
-from engine.weights import MATRIX
 
 @numba.njit
 def run(matrices, act, out):
     _quantized_rows(unpack.Q4_0, 1, matrices[0], act, 1, out, 0, 4, 0)
 
 signature = tuple(numba.typeof(a) for a in (
-    aligned_zeros((1,), MATRIX), quantize.allocate(1, 128), aligned_zeros((1, 4), "f4")))
+    aligned_zeros((1,), MATRIX), allocate(1, 128), aligned_zeros((1, 4), "f4")))
 run.compile(signature)
 words = re.findall(r"^\\s+(?:\\{vex\\}\\s+)?([a-z0-9]+)", run.inspect_asm(signature), re.M)
 print(*sorted({w for w in words if w in DOTS}))

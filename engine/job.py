@@ -1,0 +1,211 @@
+"""What a pass of the model is given, and how it lies in memory: no numba here.
+
+The process that serves has the compiled forward pass as an object file and calls it with one
+address, that of a job: 8-byte words which say where the arrays are and how large. LAYOUT describes
+a job once, for the side that writes it (`write`, numpy) and the side that reads it
+(kernels/reading.py, numba). Arrays are C-contiguous, so address and dimensions say it all.
+"""
+
+from collections import namedtuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.aligned import aligned_zeros
+
+MATRIX = np.dtype(
+    [
+        ("address", np.int64),  # of the first row
+        ("kind", np.int64),  # a TensorType
+        ("n_rows", np.int64),
+        ("n_cols", np.int64),
+        ("row_bytes", np.int64),
+        ("bias", np.int64),  # address of (n_rows,) f32, or 0
+    ]
+)
+
+WeightViews = namedtuple(
+    "WeightViews",
+    "token_embd attn_norm attn_q attn_k attn_v attn_output "
+    "ffn_norm ffn_gate ffn_up ffn_down output_norm output",
+)
+"""The weights, by GGUF's names.
+
+token_embd, output    (1,) MATRIX; the same where the output is tied to the embedding
+attn_q … ffn_down     (n_layers,) MATRIX
+attn_norm, ffn_norm   (n_layers, dim) f32
+output_norm           (dim,) f32
+"""
+
+Shape = namedtuple(
+    "Shape", "n_layers n_heads n_kv_heads head_dim dim q_dim kv_dim hidden_dim vocab_size norm_eps"
+)
+"""ModelConfig as kernels take it: integers, and norm_eps as f32."""
+
+Batch = namedtuple("Batch", "tokens positions sequences page_tables blocks cos sin outputs")
+"""T rows to compute; those of a sequence follow one another.
+
+tokens       (T,) i32
+positions    (T,) i32, of the row in its sequence
+sequences    (T,) i32, the row of page_tables that is its sequence's
+page_tables  (n_sequences, max_pages) i32
+blocks       (n_blocks, 2) i32: first row and number of rows, at most BLOCK_ROWS of one sequence
+cos, sin     (T, rope_dim) f32, see kernels/norm_rope.py
+outputs      (n_outputs,) i32, rows whose logits are wanted
+"""
+
+Activations = namedtuple("Activations", "x q scale sums low_sums high_sums factors")
+"""A batch of T vectors of n activations, as float and as int8; n_quads = n / 128, rounded up.
+
+x          (T, n) f32
+q          (T, 128 · n_quads) i8, in the order of kernels/quantize.py
+scale      (T, 16 · n_quads) f32, of each block four times: so matvec's lanes have them
+sums       (T, 16 · n_quads) f32, scale · Σ q over a block, likewise
+low_sums   the same over elements 0-15, and high_sums over elements 16-31
+factors    (T, 4, n_quads, 4) f32, the four numbers above once, block 0 of all quads first, then
+           block 1 …: as matmul takes them
+"""
+
+State = namedtuple(
+    "State", "x normed q k v attended gate up hidden last logits scratch attention parts ticks"
+)
+"""Buffers of a pass, allocated once.
+
+x                  (T, dim) f32, the residual stream
+normed             Activations (T, dim); these and the next have a row for each thread at least
+q, k, v            (T, q_dim), (T, kv_dim), (T, kv_dim) f32
+attended           Activations (T, q_dim)
+gate, up           (T, hidden_dim) f32
+hidden             Activations (T, hidden_dim)
+last               Activations (max_outputs, dim), the rows of `outputs`
+logits             (max_outputs, vocab_size) f32
+scratch            (n_threads, …) u8, for matmul
+attention, parts   scratch of attention, see kernels/attention.py
+ticks              (n_threads, len(PHASES)) i64, time spent, in clock ticks
+"""
+
+PHASES = (
+    "embedding",
+    "norm",
+    "qkv",
+    "cache",
+    "attention",
+    "attn_output",
+    "gate_up",
+    "silu",
+    "ffn_down",
+    "logits",
+    "barrier",
+)
+"""What the time of a pass is spent on; see docs/kernels.md."""
+
+Job = namedtuple("Job", "batch pool kv_kind shape weights state")
+"""Arguments of forward_pass. What changes from pass to pass comes first."""
+
+
+def allocate(n_rows: int, n: int) -> Activations:
+    """Buffers for n_rows vectors of n activations."""
+    n_quads = -(-n // 128)
+    blocks = (n_rows, 16 * n_quads)
+    return Activations(
+        x=aligned_zeros((n_rows, n), np.float32),
+        q=aligned_zeros((n_rows, 128 * n_quads), np.int8),
+        scale=aligned_zeros(blocks, np.float32),
+        sums=aligned_zeros(blocks, np.float32),
+        low_sums=aligned_zeros(blocks, np.float32),
+        high_sums=aligned_zeros(blocks, np.float32),
+        factors=aligned_zeros((n_rows, 4, n_quads, 4), np.float32),
+    )
+
+
+# --- layout --------------------------------------------------------------------------------------
+
+
+class Array(NamedTuple):
+    """An array of a job: a word for its address and one for each dimension."""
+
+    dtype: npt.DTypeLike
+    n_dims: int
+
+
+class Number(NamedTuple):
+    """A number of a job, in a word of its own."""
+
+    dtype: npt.DTypeLike
+
+
+def _floats(n_dims: int) -> Array:
+    return Array(np.float32, n_dims)
+
+
+_INTEGER = Number(np.int64)
+_INTEGERS = Array(np.int32, 1)
+_MATRICES = Array(MATRIX, 1)
+_ACTIVATIONS = Activations(
+    _floats(2), Array(np.int8, 2), _floats(2), _floats(2), _floats(2), _floats(2), _floats(4)
+)
+LAYOUT = Job(
+    batch=Batch(
+        tokens=_INTEGERS,
+        positions=_INTEGERS,
+        sequences=_INTEGERS,
+        page_tables=Array(np.int32, 2),
+        blocks=Array(np.int32, 2),
+        cos=_floats(2),
+        sin=_floats(2),
+        outputs=_INTEGERS,
+    ),
+    pool=Array(np.uint8, 4),
+    kv_kind=_INTEGER,
+    shape=Shape._make([*[_INTEGER] * (len(Shape._fields) - 1), Number(np.float32)]),
+    weights=WeightViews(
+        **{name: _MATRICES for name in WeightViews._fields if "norm" not in name},
+        attn_norm=_floats(2),
+        ffn_norm=_floats(2),
+        output_norm=_floats(1),
+    ),
+    state=State(
+        x=_floats(2),
+        normed=_ACTIVATIONS,
+        q=_floats(2),
+        k=_floats(2),
+        v=_floats(2),
+        attended=_ACTIVATIONS,
+        gate=_floats(2),
+        up=_floats(2),
+        hidden=_ACTIVATIONS,
+        last=_ACTIVATIONS,
+        logits=_floats(2),
+        scratch=Array(np.uint8, 2),
+        attention=_floats(2),
+        parts=_floats(3),
+        ticks=Array(np.int64, 2),
+    ),
+)
+
+
+def n_words(layout: Any = LAYOUT) -> int:
+    """Words that a part of a job takes."""
+    if isinstance(layout, Array):
+        return 1 + layout.n_dims
+    return 1 if isinstance(layout, Number) else sum(n_words(part) for part in layout)
+
+
+def write(words: npt.NDArray[np.int64], at: int, layout: Any, value: Any) -> int:
+    """Put a part of a job into words[at:]; returns where the next begins.
+
+    The job holds addresses only: the caller keeps the arrays alive.
+    """
+    if isinstance(layout, Array):
+        assert value.dtype == layout.dtype and value.ndim == layout.n_dims, (value.dtype, layout)
+        assert value.flags.c_contiguous
+        words[at] = value.__array_interface__["data"][0]
+        words[at + 1 : at + 1 + layout.n_dims] = value.shape
+        return at + 1 + layout.n_dims
+    if isinstance(layout, Number):
+        words[at : at + 1].view(layout.dtype)[0] = value
+        return at + 1
+    for part, own in zip(layout, value, strict=True):
+        at = write(words, at, part, own)
+    return at
