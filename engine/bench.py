@@ -58,7 +58,7 @@ class Bench:
         self.vocab_size = config.vocab_size
         self.model = Model(
             config,
-            Weights(file, config),
+            Weights(file, config, n_threads, MAX_ROWS),
             max_rows=MAX_ROWS,
             max_outputs=n_sequences,
             max_context=n_context,

@@ -6,7 +6,9 @@ EngineError
 ├── TemplateError         the model's chat template failed, or refused the messages
 ├── GrammarError          the requested output format is not a usable JSON schema
 ├── PromptTooLongError    prompt (+ at least one token) does not fit the context
-└── OutOfCacheError       no KV page is free
+├── OutOfCacheError       no KV page is free
+├── OverBudgetError       the model does not fit the memory budget
+└── ReadError             the model's file could not be read while it was in use
 """
 
 
@@ -49,3 +51,23 @@ class PromptTooLongError(EngineError):
 
 class OutOfCacheError(EngineError):
     """No KV page is free; the caller waits or evicts a sequence."""
+
+
+class ReadError(EngineError):
+    """The model's file could not be read while it was in use."""
+
+
+class OverBudgetError(EngineError):
+    """A model, or what is running of it, does not fit the memory budget.
+
+    Attributes:
+        budget, smallest: in bytes, what there is, and what would do.
+    """
+
+    def __init__(self, budget: int, smallest: int) -> None:
+        needed = -(-smallest // 2**20)
+        super().__init__(
+            f"it does not fit a memory budget of {budget / 2**20:.0f}M; "
+            f"the smallest that would do is {needed}M"
+        )
+        self.budget, self.smallest = budget, needed * 2**20

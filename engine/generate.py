@@ -18,21 +18,17 @@ from typing import Literal
 
 import numpy as np
 
+from engine import native
 from engine.chat import ChatTemplate
 from engine.config import ModelConfig, read_config
 from engine.errors import EngineError, OutOfCacheError, PromptTooLongError
 from engine.gguf import GGUFFile, open_gguf
-from engine.info import (
-    DEFAULT_KV_TOKENS,
-    MAX_OUTPUTS,
-    MAX_ROWS,
-    EngineInfo,
-    engine_info,
-)
+from engine.info import DEFAULT_KV_TOKENS, EngineInfo, engine_info
 from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
 from engine.lookup import PromptLookup
-from engine.native import is_warm
+from engine.pages import resident_bytes
+from engine.plan import MemoryPlan, Planner, Settings
 from engine.runner import Model
 from engine.sampler import Sampler, SamplingParams
 from engine.stops import StopMatcher
@@ -111,12 +107,13 @@ class Engine:
         config: ModelConfig,
         model: Model,
         weights: Weights,
-        kv_tokens: int,
-        kv_type: str = "f16",
+        planner: Planner,
+        plan: MemoryPlan,
         prompt_lookup: bool = True,
     ) -> None:
         self._file, self._config = file, config
         self._model, self._weights = model, weights
+        self._planner, self.plan = planner, plan
         self.info: EngineInfo = engine_info(file, config)
         self.tokenizer: Tokenizer = load_tokenizer(file.metadata)
         if self.tokenizer.vocab_size > config.vocab_size:
@@ -125,7 +122,7 @@ class Engine:
                 f"the embedding {config.vocab_size} rows"
             )
         self.chat = ChatTemplate.from_metadata(file.metadata, self.tokenizer)
-        self._cache = KVCache(config, kv_tokens, kv_type)
+        self._cache = KVCache(config, plan.kv_tokens, plan.kv_type)
         self._prompt_lookup = prompt_lookup
         self.tokens_guessed, self.guesses_right = 0, 0
         self.kv_tokens = self._cache.n_pages * PAGE
@@ -143,6 +140,7 @@ class Engine:
         kv_tokens: int = DEFAULT_KV_TOKENS,
         kv_type: str = "f16",
         prompt_lookup: bool = True,
+        budget: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> "Engine":
         """Map a GGUF and get ready to compute.
@@ -153,39 +151,48 @@ class Engine:
             kv_type: "f16", or "q8" for half the memory (kernels/attention.py).
             prompt_lookup: guess tokens from the text so far and check several in one pass; the
                 answer is the same with and without.
+            budget: bytes that the whole process may use; None for as much as it takes. Weights
+                that do not fit are streamed from the disk, and the cache may get smaller.
             progress: called with (message, completed, total).
 
         Raises:
             EngineError: the file is damaged, its model not supported, or compiling failed.
+            OverBudgetError: the budget is too small for this model.
         """
         report = progress or (lambda message, completed, total: None)
-        report("reading the model", 0, 3)
+        if not native.is_warm():
+            report("compiling the kernels for this processor (once, about a minute)", 0, 3)
+        native.function("forward_pass")
+        base_bytes = resident_bytes()
+        report("reading the model", 1, 3)
+        n_threads = n_threads or physical_cores()
         file = open_gguf(path)
         try:
             config = read_config(file)
-            kv_tokens = min(kv_tokens, 4 * config.max_context)
-            weights = Weights(file, config)
-            model = Model(
-                config,
-                weights,
-                max_rows=MAX_ROWS,
-                max_outputs=MAX_OUTPUTS,
-                max_context=min(config.max_context, kv_tokens + PAGE),
-                n_threads=n_threads or physical_cores(),
-            )
+            planner = Planner(file, config, base_bytes, Settings(n_threads, kv_tokens, kv_type))
+            plan = planner.plan(budget)
+            weights = Weights(file, config, n_threads, plan.max_rows)
             try:
-                report("reading the vocabulary", 1, 3)
-                engine = cls(file, config, model, weights, kv_tokens, kv_type, prompt_lookup)
-                report(
-                    "loading the kernels"
-                    if is_warm()
-                    else "compiling the kernels for this processor (once, about a minute)",
-                    2,
-                    3,
+                model = Model(
+                    config,
+                    weights,
+                    max_rows=plan.max_rows,
+                    max_outputs=plan.max_outputs,
+                    max_context=min(config.max_context, plan.kv_tokens + PAGE),
+                    n_threads=n_threads,
                 )
-                engine._warm_up()
+                try:
+                    engine = cls(file, config, model, weights, planner, plan, prompt_lookup)
+                    if plan.residency is not None:
+                        weights.hold(
+                            plan.residency, lambda n, of: report("reading the weights", n, of)
+                        )
+                    engine._warm_up()
+                except BaseException:
+                    model.close()
+                    raise
             except BaseException:
-                model.close()
+                weights.close()
                 raise
         except BaseException:
             file.close()
@@ -215,10 +222,10 @@ class Engine:
         The KV cache it may come to need is set aside for it, so that a sequence once started
         never runs out.
         """
-        if len(self._sequences) >= MAX_OUTPUTS:
+        if len(self._sequences) >= self._model.max_outputs:
             return False
         needed = self._pages_for(n_prompt_tokens, max_tokens)
-        return needed <= self._cache.n_pages - sum(s.reserved_pages for s in self._sequences)
+        return needed <= self._cache.limit - sum(s.reserved_pages for s in self._sequences)
 
     def _pages_for(self, n_prompt_tokens: int, max_tokens: int | None) -> int:
         n_tokens = n_prompt_tokens + self._limit(n_prompt_tokens, max_tokens)
@@ -262,7 +269,9 @@ class Engine:
             cache=cache,
             n_cached=cache.length,
             reserved_pages=self._pages_for(len(prompt_ids), params.max_tokens),
-            lookup=PromptLookup(prompt_ids) if self._prompt_lookup else None,
+            lookup=PromptLookup(prompt_ids, bold=self.plan.streamed_bytes > 0)
+            if self._prompt_lookup
+            else None,
         )
         self._sequences.append(sequence)
         return sequence
@@ -332,7 +341,9 @@ class Engine:
         """The rows of the next pass: a token of each that decodes, then prompt chunks in turn."""
         decoding = [s for s in self._sequences if s.phase is Phase.DECODE]
         prefilling = [s for s in self._sequences if s.phase is Phase.PREFILL]
-        spare = MAX_OUTPUTS - len(self._sequences)  # guesses are looked at like other outputs
+        spare = self._model.max_outputs - len(
+            self._sequences
+        )  # guesses are looked at like other outputs
         rows = []
         for sequence in decoding:
             guess = self._guess(sequence, spare)
@@ -357,9 +368,11 @@ class Engine:
         return sequence.lookup.guess(min(limit, left))
 
     def _chunk_rows(self) -> int:
-        if self._seconds_per_row is None:
-            return MAX_ROWS
-        return max(MIN_CHUNK, min(MAX_ROWS, int(CHUNK_SECONDS / self._seconds_per_row)))
+        most = self._model.max_rows
+        if self.plan.streamed_bytes or self._seconds_per_row is None:
+            # while weights are streamed a pass takes as long with one row as with many
+            return most
+        return max(min(MIN_CHUNK, most), min(most, int(CHUNK_SECONDS / self._seconds_per_row)))
 
     def _learn_speed(self, n_rows: int, seconds: float) -> None:
         if n_rows >= MIN_CHUNK:
@@ -420,19 +433,39 @@ class Engine:
     # --- memory ------------------------------------------------------------------------------
 
     def memory(self) -> dict[str, int]:
-        """Bytes by owner: weights (mapped), kv_used, kv_capacity, activations."""
-        return {
-            "weights": self._weights.n_bytes,
-            "kv_used": self._cache.pages_used * self._cache.page_bytes,
-            "kv_capacity": self._cache.n_pages * self._cache.page_bytes,
-            "activations": self._model.buffer_bytes,
-        }
+        """Bytes by owner as planned (plan.py), and of the cache what is in use: kv_used."""
+        used = self._cache.pages_used * self._cache.page_bytes
+        return {**self.plan.owners, "kv_used": used}
+
+    def set_budget(self, budget: int | None) -> MemoryPlan:
+        """Change the budget of a running model, between two steps.
+
+        Weights are given up for streaming, or come back; the cache shrinks or grows, as far as
+        running sequences allow.
+
+        Raises:
+            OverBudgetError: too small; nothing has changed.
+            ReadError: weights could not be read; they are mapped now.
+        """
+        plan = self._planner.replan(self.plan, budget)
+        self._cache.set_limit(plan.kv_tokens // PAGE)
+        if plan.residency is None:
+            self._weights.unhold()
+        elif plan.residency != self.plan.residency:
+            self._weights.hold(plan.residency)
+        self.plan = plan
+        return plan
+
+    def rest(self) -> None:
+        """Give back the memory of the weights; the next step brings them back."""
+        self._weights.rest()
 
     def close(self) -> None:
         """End the worker threads and unmap the model."""
         for sequence in list(self._sequences):
             self.finish(sequence, "cancelled")
         self._model.close()
+        self._weights.close()
         self._file.close()
 
 

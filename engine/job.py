@@ -7,6 +7,7 @@ a job once, for the side that writes it (`write`, numpy) and the side that reads
 """
 
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +17,9 @@ from engine.aligned import aligned_zeros
 
 MATRIX = np.dtype(
     [
-        ("address", np.int64),  # of the first row
+        ("address", np.int64),  # of row 0, whether or not it is there
         ("kind", np.int64),  # a TensorType
+        ("first_row", np.int64),  # rows that are there: first_row ≤ r < n_rows
         ("n_rows", np.int64),
         ("n_cols", np.int64),
         ("row_bytes", np.int64),
@@ -32,10 +34,20 @@ WeightViews = namedtuple(
 )
 """The weights, by GGUF's names.
 
-token_embd, output    (1,) MATRIX; the same where the output is tied to the embedding
+token_embd            (1,) MATRIX
+output                (n_parts,) MATRIX, ranges of its rows
 attn_q … ffn_down     (n_layers,) MATRIX
 attn_norm, ffn_norm   (n_layers, dim) f32
 output_norm           (dim,) f32
+"""
+
+Stream = namedtuple("Stream", "steps output ready done")
+"""Which weights are read while passes run, and the pipes to their readers (stream.py).
+
+steps    (n_layers, 4) u8: whether the weights of a step are streamed; steps as in residency.py
+output   (n_parts,) u8: whether a part of the output matrix is
+ready    (n_threads,) i64, file descriptors: a thread takes a byte for each streamed unit
+done     (1,) i64, file descriptor: a thread writes its number when it needs a unit no more
 """
 
 Shape = namedtuple(
@@ -46,7 +58,7 @@ Shape = namedtuple(
 Batch = namedtuple("Batch", "tokens positions sequences page_tables blocks cos sin outputs")
 """T rows to compute; those of a sequence follow one another.
 
-tokens       (T,) i32
+tokens       (T,) i32, rows of weights.token_embd
 positions    (T,) i32, of the row in its sequence
 sequences    (T,) i32, the row of page_tables that is its sequence's
 page_tables  (n_sequences, max_pages) i32
@@ -97,25 +109,30 @@ PHASES = (
     "ffn_down",
     "logits",
     "barrier",
+    "disk",
 )
 """What the time of a pass is spent on; see docs/kernels.md."""
 
-Job = namedtuple("Job", "batch pool kv_kind shape weights state")
+Job = namedtuple("Job", "batch pool kv_kind shape weights stream state")
 """Arguments of forward_pass. What changes from pass to pass comes first."""
 
 
-def allocate(n_rows: int, n: int) -> Activations:
+Make = Callable[[tuple[int, ...], npt.DTypeLike], Any]
+"""Makes an array of a shape and a type; or only looks at what it would take."""
+
+
+def allocate(n_rows: int, n: int, make: Make = aligned_zeros) -> Activations:
     """Buffers for n_rows vectors of n activations."""
     n_quads = -(-n // 128)
     blocks = (n_rows, 16 * n_quads)
     return Activations(
-        x=aligned_zeros((n_rows, n), np.float32),
-        q=aligned_zeros((n_rows, 128 * n_quads), np.int8),
-        scale=aligned_zeros(blocks, np.float32),
-        sums=aligned_zeros(blocks, np.float32),
-        low_sums=aligned_zeros(blocks, np.float32),
-        high_sums=aligned_zeros(blocks, np.float32),
-        factors=aligned_zeros((n_rows, 4, n_quads, 4), np.float32),
+        x=make((n_rows, n), np.float32),
+        q=make((n_rows, 128 * n_quads), np.int8),
+        scale=make(blocks, np.float32),
+        sums=make(blocks, np.float32),
+        low_sums=make(blocks, np.float32),
+        high_sums=make(blocks, np.float32),
+        factors=make((n_rows, 4, n_quads, 4), np.float32),
     )
 
 
@@ -164,6 +181,12 @@ LAYOUT = Job(
         attn_norm=_floats(2),
         ffn_norm=_floats(2),
         output_norm=_floats(1),
+    ),
+    stream=Stream(
+        steps=Array(np.uint8, 2),
+        output=Array(np.uint8, 1),
+        ready=Array(np.int64, 1),
+        done=Array(np.int64, 1),
     ),
     state=State(
         x=_floats(2),

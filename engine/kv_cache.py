@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import ModelConfig
+from engine.disk import anonymous
 from engine.errors import OutOfCacheError
 from engine.info import KV_KINDS, page_bytes
 from engine.kernels import PAGE, head_bytes
@@ -66,11 +67,12 @@ class KVCache:
             head_bytes(self.kind, config.head_dim),
         )
         self.page_bytes = page_bytes(config, kv_type)
-        self._map = mmap.mmap(-1, self.n_pages * self.page_bytes)
+        self._map = anonymous(self.n_pages * self.page_bytes)
         self.pool: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8).reshape(shape)
         self._root = _Page(-1, None)
         self._free = list(range(self.n_pages - 1, -1, -1))
         self._unused: dict[int, _Page] = {}  # sealed pages without users, by index
+        self._withheld: list[int] = []  # above the limit
         self._clock = itertools.count(1)
 
     @property
@@ -81,7 +83,29 @@ class KVCache:
     @property
     def pages_used(self) -> int:
         """Pages that hold something, cached beginnings included."""
-        return self.n_pages - len(self._free)
+        return self.limit - len(self._free)
+
+    @property
+    def limit(self) -> int:
+        """Pages that may be in memory, of n_pages."""
+        return self.n_pages - len(self._withheld)
+
+    def set_limit(self, n_pages: int) -> int:
+        """Keep at most n_pages in memory from now on, or as few as running sequences allow.
+
+        Cached beginnings give way, the least recently used first, and their memory goes back to
+        the system. A limit may be raised again, up to the size of the pool.
+
+        Returns:
+            the limit there is now.
+        """
+        while self._withheld and self.limit < n_pages:
+            self._free.append(self._withheld.pop())
+        while self.limit > n_pages and (self._free or self._unused):
+            index = self._take()
+            self._withheld.append(index)
+            self._give_back(index)
+        return self.limit
 
     def open(self, tokens: Sequence[int]) -> "SequenceCache":
         """A cache for a sequence that begins with `tokens`; `length` says how many it has already.
@@ -98,11 +122,15 @@ class KVCache:
             if page.index in self._unused and not page.children:
                 self._evict_branch(page)
         for index in self._free:
-            start = index * self.page_bytes
-            whole = start + (-start) % mmap.PAGESIZE
-            length = (start + self.page_bytes - whole) // mmap.PAGESIZE * mmap.PAGESIZE
-            if length > 0:
-                self._map.madvise(mmap.MADV_DONTNEED, whole, length)
+            self._give_back(index)
+
+    def _give_back(self, index: int) -> None:
+        """Return a page's memory to the system, as far as it shares none with its neighbours."""
+        start = index * self.page_bytes
+        whole = start + (-start) % mmap.PAGESIZE
+        length = (start + self.page_bytes - whole) // mmap.PAGESIZE * mmap.PAGESIZE
+        if length > 0:
+            self._map.madvise(mmap.MADV_DONTNEED, whole, length)
 
     def _evict_branch(self, page: _Page | None) -> None:
         while page is not None and page.index in self._unused and not page.children:

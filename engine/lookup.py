@@ -12,17 +12,25 @@ NGRAM = 3
 """Tokens that must agree before a guess is made: fewer guess wrong too often to pay."""
 MIN_GUESS, MAX_GUESS = 3, 15
 """Tokens of a guess. One pass computes a multiple of four rows, so 4 and 16 with the last token."""
+BOLD_NGRAM, BOLD_GUESS = 2, 11
+"""The same where rows cost next to nothing, because the pass waits for the disk anyway."""
 MAX_PAUSE = 32
 """Tokens without a guess, at most, after guesses that were wrong."""
 
 
 class PromptLookup:
-    """Guesses for one sequence."""
+    """Guesses for one sequence.
 
-    def __init__(self, tokens: Sequence[int]) -> None:
+    Args:
+        bold: guess more, on less evidence, and never pause.
+    """
+
+    def __init__(self, tokens: Sequence[int], *, bold: bool = False) -> None:
+        self._bold = bold
+        self._n, self._least = (BOLD_NGRAM, BOLD_GUESS) if bold else (NGRAM, MIN_GUESS)
         self._tokens: list[int] = []
         self._next: dict[tuple[int, ...], int] = {}  # n-gram → where its latest continuation is
-        self._length = MIN_GUESS
+        self._length = self._least
         self._pause = 0
         self._misses = 0
         for token in tokens:
@@ -30,8 +38,8 @@ class PromptLookup:
 
     def append(self, token: int) -> None:
         """Note the token that follows."""
-        if len(self._tokens) >= NGRAM:
-            self._next[tuple(self._tokens[-NGRAM:])] = len(self._tokens)
+        if len(self._tokens) >= self._n:
+            self._next[tuple(self._tokens[-self._n :])] = len(self._tokens)
         self._tokens.append(token)
         self._pause = max(0, self._pause - 1)
 
@@ -39,7 +47,7 @@ class PromptLookup:
         """What may come next, at most `limit` tokens; often nothing."""
         if self._pause or limit < 1:
             return []
-        start = self._next.get(tuple(self._tokens[-NGRAM:]))
+        start = self._next.get(tuple(self._tokens[-self._n :]))
         if start is None:
             return []
         return self._tokens[start : start + min(limit, self._length)]
@@ -50,9 +58,9 @@ class PromptLookup:
             self._length = min(MAX_GUESS, 2 * self._length + 1)
             self._misses = 0
         elif n_right > 0:
-            self._length = max(MIN_GUESS, n_right)
+            self._length = max(self._least, n_right)
             self._misses = 0
         else:
-            self._length = MIN_GUESS
+            self._length = self._least
             self._misses += 1
-            self._pause = min(MAX_PAUSE, 2**self._misses)
+            self._pause = 0 if self._bold else min(MAX_PAUSE, 2**self._misses)

@@ -23,8 +23,11 @@ from engine.kernels.reading import read_job
 from engine.kernels.unpack import dequantize_row_of
 
 (EMBEDDING, NORM, QKV, CACHE, ATTENTION, ATTN_OUTPUT, GATE_UP, SILU, FFN_DOWN, LOGITS, BARRIER) = (
-    range(len(PHASES))
+    range(len(PHASES) - 1)
 )
+DISK = len(PHASES) - 1
+# the steps of a layer whose weights may be streamed: residency.STEPS
+QKV_STEP, ATTN_OUTPUT_STEP, GATE_UP_STEP, FFN_DOWN_STEP = range(4)
 
 
 @inline
@@ -43,6 +46,22 @@ def meet(sync, n_threads, ticks, phase, since):
     return spent(ticks, BARRIER, since)
 
 
+@inline
+def take(streamed, stream, thread, ticks, since):
+    """Wait for the weights that come next, if they are streamed. Returns now."""
+    if streamed:
+        v.read_byte(stream.ready[thread])
+        return spent(ticks, DISK, since)
+    return since
+
+
+@inline
+def give_back(streamed, stream, thread):
+    """Streamed weights may be overwritten as far as this thread is concerned."""
+    if streamed:
+        v.write_byte(stream.done[0], thread)
+
+
 def forward_pass(thread, n_threads, sync, job):
     """Compute the batch: keys and values into the pool, logits of `outputs` into state.logits.
 
@@ -54,7 +73,7 @@ def forward_pass(thread, n_threads, sync, job):
     pool               (n_pages, n_layers, n_kv_heads, head_bytes) u8, see kernels/attention.py
     kv_kind            KV_F16 or KV_Q8: how the pool keeps keys and values
     """
-    batch, pool, kv_kind, shape, weights, state = read_job(job)
+    batch, pool, kv_kind, shape, weights, stream, state = read_job(job)
     n_rows = batch.tokens.shape[0]
     x, scratch = state.x, state.scratch
     ticks, now = state.ticks[thread], v.clock()
@@ -73,14 +92,17 @@ def forward_pass(thread, n_threads, sync, job):
     now = meet(sync, n_threads, ticks, EMBEDDING, now)
 
     for i in range(shape.n_layers):
+        streamed = stream.steps[i]
         # attention: norm, then queries, keys and values from the same quantized input
         for t in range(me, n_rows, team):
             rms_norm(x[t], weights.attn_norm[i], shape.norm_eps, normed.x[t])
             quantize_row(normed, t)
         now = meet(sync, team, ticks, NORM, now)
+        now = take(streamed[QKV_STEP], stream, thread, ticks, now)
         project(thread, n_threads, weights.attn_q[i], normed, n_rows, state.q, OVERWRITE, scratch)
         project(thread, n_threads, weights.attn_k[i], normed, n_rows, state.k, OVERWRITE, scratch)
         project(thread, n_threads, weights.attn_v[i], normed, n_rows, state.v, OVERWRITE, scratch)
+        give_back(streamed[QKV_STEP], stream, thread)
         now = meet(sync, n_threads, ticks, QKV, now)
 
         # keys, rotated by position, and values go to the cache; every head of every row looks at
@@ -110,7 +132,9 @@ def forward_pass(thread, n_threads, sync, job):
         for t in range(me, n_rows, team):
             quantize_row(attended, t)
         now = meet(sync, team, ticks, NORM, now)
+        now = take(streamed[ATTN_OUTPUT_STEP], stream, thread, ticks, now)
         project(thread, n_threads, weights.attn_output[i], attended, n_rows, x, ADD, scratch)
+        give_back(streamed[ATTN_OUTPUT_STEP], stream, thread)
         now = meet(sync, n_threads, ticks, ATTN_OUTPUT, now)
 
         # feed-forward: down(silu(gate) · up); a thread finishes its own rows of gate and up
@@ -118,12 +142,14 @@ def forward_pass(thread, n_threads, sync, job):
             rms_norm(x[t], weights.ffn_norm[i], shape.norm_eps, normed.x[t])
             quantize_row(normed, t)
         now = meet(sync, team, ticks, NORM, now)
+        now = take(streamed[GATE_UP_STEP], stream, thread, ticks, now)
         project(
             thread, n_threads, weights.ffn_gate[i], normed, n_rows, state.gate, OVERWRITE, scratch
         )
         first, last = project(
             thread, n_threads, weights.ffn_up[i], normed, n_rows, state.up, OVERWRITE, scratch
         )
+        give_back(streamed[GATE_UP_STEP], stream, thread)
         now = spent(ticks, GATE_UP, now)
         for t in range(n_rows):
             silu_multiply(
@@ -133,7 +159,9 @@ def forward_pass(thread, n_threads, sync, job):
         for t in range(me, n_rows, team):
             quantize_row(hidden, t)
         now = meet(sync, team, ticks, NORM, now)
+        now = take(streamed[FFN_DOWN_STEP], stream, thread, ticks, now)
         project(thread, n_threads, weights.ffn_down[i], hidden, n_rows, x, ADD, scratch)
+        give_back(streamed[FFN_DOWN_STEP], stream, thread)
         now = meet(sync, n_threads, ticks, FFN_DOWN, now)
 
     # logits, only of the rows that are asked for
@@ -143,14 +171,19 @@ def forward_pass(thread, n_threads, sync, job):
         rms_norm(x[row], weights.output_norm, shape.norm_eps, state.last.x[o])
         quantize_row(state.last, o)
     now = meet(sync, n_threads, ticks, NORM, now)
-    project(
-        thread,
-        n_threads,
-        weights.output[0],
-        state.last,
-        n_outputs,
-        state.logits,
-        OVERWRITE,
-        scratch,
-    )
-    now = meet(sync, n_threads, ticks, LOGITS, now)
+    if n_outputs > 0:
+        for part in range(weights.output.shape[0]):
+            now = take(stream.output[part], stream, thread, ticks, now)
+            output = weights.output[part]
+            project(
+                thread,
+                n_threads,
+                output,
+                state.last,
+                n_outputs,
+                state.logits,
+                OVERWRITE,
+                scratch,
+            )
+            give_back(stream.output[part], stream, thread)
+    meet(sync, n_threads, ticks, LOGITS, now)

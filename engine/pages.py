@@ -1,9 +1,21 @@
-"""Giving memory back that a library has needed and will not need again."""
+"""What the process has in memory, and giving back what a library will not need again."""
 
 import ctypes
+import os
+import resource
 import sys
 
 _MADV_DONTNEED = 4
+
+
+def resident_bytes() -> int:
+    """Bytes of this process in memory, mapped files included; on macOS the most there ever were."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def drop_clean_pages(library: str) -> int:

@@ -5,14 +5,15 @@ object file when this runs (native.py).
 """
 
 import itertools
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from engine import job, native
-from engine.aligned import aligned_zeros
+from engine.aligned import CACHE_LINE, aligned_zeros
 from engine.config import ModelConfig, rope_frequencies
-from engine.job import LAYOUT, PHASES, Batch, Shape, State, allocate
+from engine.job import LAYOUT, PHASES, Batch, Make, Shape, State, allocate
 from engine.kernels import BLOCK_ROWS, CHUNK, part_floats, scratch_bytes, scratch_floats
 from engine.kv_cache import KVCache
 from engine.threads import Team
@@ -29,6 +30,55 @@ def blocks_of(sequences: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         for row in range(first, last, BLOCK_ROWS)
     ]
     return np.array(blocks, np.int32)
+
+
+def allocate_state(
+    config: ModelConfig,
+    *,
+    max_rows: int,
+    max_outputs: int,
+    max_context: int,
+    n_threads: int,
+    make: Make = aligned_zeros,
+) -> State:
+    """The buffers of passes; see Model for the arguments."""
+    group = config.n_heads // config.n_kv_heads
+    n_copies = max(max_rows, n_threads)
+    widest = max(config.dim, config.q_dim, config.hidden_dim)
+    return State(
+        x=make((max_rows, config.dim), np.float32),
+        normed=allocate(n_copies, config.dim, make),
+        q=make((max_rows, config.q_dim), np.float32),
+        k=make((max_rows, config.kv_dim), np.float32),
+        v=make((max_rows, config.kv_dim), np.float32),
+        attended=allocate(n_copies, config.q_dim, make),
+        gate=make((max_rows, config.hidden_dim), np.float32),
+        up=make((max_rows, config.hidden_dim), np.float32),
+        hidden=allocate(n_copies, config.hidden_dim, make),
+        last=allocate(max_outputs, config.dim, make),
+        logits=make((max_outputs, config.vocab_size), np.float32),
+        scratch=make((n_threads, scratch_bytes(widest)), np.uint8),
+        attention=make(
+            (n_threads, scratch_floats(BLOCK_ROWS * group, config.head_dim)), np.float32
+        ),
+        parts=make(
+            (4 * n_threads, -(-max_context // CHUNK), part_floats(group, config.head_dim)),
+            np.float32,
+        ),
+        ticks=make((n_threads, len(PHASES)), np.int64),
+    )
+
+
+def buffer_bytes(config: ModelConfig, **sizes: int) -> int:
+    """Bytes of `allocate_state` with the same arguments, without allocating."""
+
+    def size(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
+        return math.prod(shape) * np.dtype(dtype).itemsize + CACHE_LINE
+
+    def total(part: object) -> int:
+        return part if isinstance(part, int) else sum(map(total, part))  # type: ignore[call-overload, no-any-return]
+
+    return total(allocate_state(config, make=size, **sizes))
 
 
 class Model:
@@ -70,35 +120,18 @@ class Model:
             config.vocab_size,
             np.float32(config.norm_eps),
         )
-        group = config.n_heads // config.n_kv_heads
-        n_copies = max(max_rows, n_threads)
-        widest = max(config.dim, config.q_dim, config.hidden_dim)
-        self._state = State(
-            x=aligned_zeros((max_rows, config.dim), np.float32),
-            normed=allocate(n_copies, config.dim),
-            q=aligned_zeros((max_rows, config.q_dim), np.float32),
-            k=aligned_zeros((max_rows, config.kv_dim), np.float32),
-            v=aligned_zeros((max_rows, config.kv_dim), np.float32),
-            attended=allocate(n_copies, config.q_dim),
-            gate=aligned_zeros((max_rows, config.hidden_dim), np.float32),
-            up=aligned_zeros((max_rows, config.hidden_dim), np.float32),
-            hidden=allocate(n_copies, config.hidden_dim),
-            last=allocate(max_outputs, config.dim),
-            logits=aligned_zeros((max_outputs, config.vocab_size), np.float32),
-            scratch=aligned_zeros((n_threads, scratch_bytes(widest)), np.uint8),
-            attention=aligned_zeros(
-                (n_threads, scratch_floats(BLOCK_ROWS * group, config.head_dim)), np.float32
-            ),
-            parts=aligned_zeros(
-                (4 * n_threads, -(-max_context // CHUNK), part_floats(group, config.head_dim)),
-                np.float32,
-            ),
-            ticks=aligned_zeros((n_threads, len(PHASES)), np.int64),
+        self._state = allocate_state(
+            config,
+            max_rows=max_rows,
+            max_outputs=max_outputs,
+            max_context=max_context,
+            n_threads=n_threads,
         )
         # what passes have in common is written once, the batch and the cache before each
         self._job = np.zeros(job.n_words(), np.int64)
         n_first = job.n_words((LAYOUT.batch, LAYOUT.pool, LAYOUT.kv_kind))
-        job.write(self._job, n_first, LAYOUT[3:], (shape, weights.views, self._state))
+        parts = (shape, weights.views, weights.stream, self._state)
+        job.write(self._job, n_first, LAYOUT[3:], parts)
 
     def forward(
         self,
@@ -113,11 +146,15 @@ class Model:
 
         Returns:
             logits (n_outputs, vocab_size) f32, valid until the next call.
+
+        Raises:
+            ReadError: streamed weights could not be read; what was computed is not to be used.
         """
         assert len(tokens) <= self.max_rows and len(outputs) <= self.max_outputs
+        rows = self._weights.before_pass(tokens, with_output=len(outputs) > 0)
         angles = positions[:, None].astype(np.float64) * self._frequencies
         batch = Batch(
-            tokens,
+            rows,
             positions,
             sequences,
             page_tables,
@@ -130,6 +167,7 @@ class Model:
         at = job.write(self._job, at, LAYOUT.pool, cache.pool)
         job.write(self._job, at, LAYOUT.kv_kind, cache.kind)
         self._team.run(native.function("forward_pass"), self._job.ctypes.data)
+        self._weights.after_pass()
         logits: npt.NDArray[np.float32] = self._state.logits[: len(outputs)]
         return logits
 
@@ -138,14 +176,6 @@ class Model:
         """(n_threads, len(PHASES)): clock ticks spent since the start; set to 0 at will."""
         ticks: npt.NDArray[np.int64] = self._state.ticks
         return ticks
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Bytes of the buffers of a pass."""
-        total = 0
-        for part in self._state:
-            total += sum(a.nbytes for a in part) if isinstance(part, tuple) else part.nbytes
-        return total
 
     def close(self) -> None:
         """End the worker threads."""

@@ -730,6 +730,52 @@ def yield_cpu(typingctx):
     return types.void(), codegen
 
 
+def _byte_call(name):
+    """Build a call of read(2) or write(2) for one byte; again until it has been done."""
+
+    def build(builder, descriptor, buffer):
+        again = builder.append_basic_block("again")
+        done = builder.append_basic_block("done")
+        builder.branch(again)
+        builder.position_at_end(again)
+        count = _call(builder, name, I64, [descriptor, buffer, ir.Constant(I64, 1)])
+        # a signal may interrupt it: −1
+        builder.cbranch(builder.icmp_signed("<", count, ir.Constant(I64, 0)), again, done)
+        builder.position_at_end(done)
+
+    return build
+
+
+_read_one, _write_one = _byte_call("read"), _byte_call("write")
+
+
+@intrinsic
+def read_byte(typingctx, descriptor):
+    """Take a byte from a pipe, and sleep until there is one."""
+
+    def codegen(context, builder, signature, args):
+        with builder.goto_entry_block():
+            buffer = builder.alloca(I8)
+        _read_one(builder, builder.trunc(args[0], I32), buffer)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def write_byte(typingctx, descriptor, value):
+    """Put a byte into a pipe."""
+
+    def codegen(context, builder, signature, args):
+        with builder.goto_entry_block():
+            buffer = builder.alloca(I8)
+        builder.store(builder.trunc(args[1], I8), buffer)
+        _write_one(builder, builder.trunc(args[0], I32), buffer)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
 @intrinsic
 def clock(typingctx):
     """Ticks of a clock that all cores share (TSC, or the ARM virtual counter): int64."""

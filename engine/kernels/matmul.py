@@ -195,8 +195,9 @@ def project(thread, n_threads, matrix, act, n_tokens, out, mode, scratch):
     scratch  (n_threads, scratch_bytes(n_cols)) u8
     Returns the first row of the share, and the one past its last.
     """
-    kind, n_rows = matrix.kind, matrix.n_rows
-    first_row, last_row = share(n_rows, TILE_ROWS, thread, n_threads)
+    kind, start = matrix.kind, matrix.first_row
+    first_row, last_row = share(matrix.n_rows - start, TILE_ROWS, thread, n_threads)
+    first_row, last_row = first_row + start, last_row + start
     first_single = first_row
     if n_tokens > FEW and kind != u.F32 and kind != u.F16 and kind != u.BF16:
         first_single = last_row - (last_row - first_row) % TILE_ROWS

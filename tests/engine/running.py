@@ -22,9 +22,10 @@ class Runner:
         self.file = open_gguf(path)
         self.config = read_config(self.file)
         self.max_rows = max_rows
+        self.weights = Weights(self.file, self.config, n_threads, max_rows)
         self.model = Model(
             self.config,
-            Weights(self.file, self.config),
+            self.weights,
             max_rows=max_rows,
             max_outputs=max_rows,
             max_context=2048,
@@ -65,4 +66,5 @@ class Runner:
         trace: TracebackType | None,
     ) -> None:
         self.model.close()
+        self.weights.close()
         self.file.close()

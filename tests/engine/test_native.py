@@ -11,7 +11,7 @@ import pytest
 from engine import native
 from engine.pages import drop_clean_pages
 
-LIBC_AND_LIBM = {"sched_yield", "expf", "memcpy", "memmove", "memset"}
+LIBC_AND_LIBM = {"read", "sched_yield", "write", "expf", "memcpy", "memmove", "memset"}
 
 
 def run(code: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,78 @@
+"""Reading a file past the page cache, so that what is read is in memory once.
+
+Linux: O_DIRECT, where the file system can. macOS: F_NOCACHE. Otherwise ordinary reads whose pages
+are given back at once.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+import sys
+from pathlib import Path
+
+from engine.errors import ReadError
+
+SECTOR = 4096
+"""Files are read past the page cache in multiples of this, at multiples of it."""
+
+
+def anonymous(n_bytes: int) -> mmap.mmap:
+    """Memory of one's own: zeros, aligned to pages, taken from the system as it is written."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return mmap.mmap(-1, max(n_bytes, mmap.PAGESIZE), flags=flags)
+
+
+class DirectFile:
+    """A file opened for reading without the page cache; may be read by several threads at once.
+
+    Attributes:
+        size: bytes of the file when it was opened.
+        is_direct: whether reads go past the page cache altogether.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        direct = getattr(os, "O_DIRECT", 0)
+        try:
+            try:
+                self._fd = os.open(path, flags | direct)
+                self.is_direct = bool(direct)
+            except OSError as problem:
+                if problem.errno != errno.EINVAL:
+                    raise
+                self._fd = os.open(path, flags)  # no direct reads here, as on tmpfs
+                self.is_direct = False
+        except OSError as problem:
+            raise ReadError(f"cannot open {path}: {problem.strerror}") from problem
+        self.size = os.fstat(self._fd).st_size
+        if sys.platform == "darwin":
+            fcntl.fcntl(self._fd, fcntl.F_NOCACHE, 1)
+            self.is_direct = True
+
+    def read_into(self, view: memoryview, offset: int) -> None:
+        """Fill a view with the bytes from `offset`; past the end of the file it is left as it is.
+
+        Offset and length must be multiples of SECTOR, and the view's address one of the page size.
+
+        Raises:
+            ReadError: the system could not read, or the file is shorter than it was.
+        """
+        done = 0
+        while done < len(view):
+            try:
+                n = os.preadv(self._fd, [view[done:]], offset + done)
+            except OSError as problem:
+                raise ReadError(f"cannot read {self._path}: {problem.strerror}") from problem
+            done += n
+            if n == 0 or done % SECTOR:  # the end of the file, which may be within a sector
+                break
+        if offset + done < min(offset + len(view), self.size):
+            raise ReadError(f"{self._path} was cut off while it was in use; fetch it again")
+        if not self.is_direct and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, offset, len(view), os.POSIX_FADV_DONTNEED)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
