@@ -17,7 +17,7 @@ MAX_ROWS = 128
 """The largest batch of a forward pass, in rows."""
 MAX_OUTPUTS = 32
 """The most rows of a batch whose logits are computed: so many sequences decode together."""
-RUNTIME_BYTES = 150 * 1024 * 1024
+RUNTIME_BYTES = 70 * 1024 * 1024
 """Interpreter, libraries and compiled kernels, as measured by benchmarks/ (see docs/engine.md)."""
 
 

@@ -2,7 +2,7 @@
 
 The process that serves has the compiled forward pass as an object file and calls it with one
 address, that of a job: 8-byte words which say where the arrays are and how large. LAYOUT describes
-a job once, for the side that writes it (`write`, numpy) and the side that reads it
+a job once, for the side that writes it (`words_of`) and the side that reads it
 (kernels/reading.py, numba). Arrays are C-contiguous, so address and dimensions say it all.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.aligned import aligned_zeros
 
@@ -142,40 +141,49 @@ def allocate(n_rows: int, n: int, make: Make = aligned_zeros) -> Activations:
 class Array(NamedTuple):
     """An array of a job: a word for its address and one for each dimension."""
 
-    dtype: npt.DTypeLike
+    dtype: np.dtype[Any]
     n_dims: int
 
 
 class Number(NamedTuple):
     """A number of a job, in a word of its own."""
 
-    dtype: npt.DTypeLike
+    dtype: np.dtype[Any]
 
 
 def _floats(n_dims: int) -> Array:
-    return Array(np.float32, n_dims)
+    return Array(np.dtype(np.float32), n_dims)
 
 
-_INTEGER = Number(np.int64)
-_INTEGERS = Array(np.int32, 1)
+def _integers(n_dims: int) -> Array:
+    return Array(np.dtype(np.int32), n_dims)
+
+
+_BYTES, _INTEGER = np.dtype(np.uint8), Number(np.dtype(np.int64))
 _MATRICES = Array(MATRIX, 1)
 _ACTIVATIONS = Activations(
-    _floats(2), Array(np.int8, 2), _floats(2), _floats(2), _floats(2), _floats(2), _floats(4)
+    x=_floats(2),
+    q=Array(np.dtype(np.int8), 2),
+    scale=_floats(2),
+    sums=_floats(2),
+    low_sums=_floats(2),
+    high_sums=_floats(2),
+    factors=_floats(4),
 )
 LAYOUT = Job(
     batch=Batch(
-        tokens=_INTEGERS,
-        positions=_INTEGERS,
-        sequences=_INTEGERS,
-        page_tables=Array(np.int32, 2),
-        blocks=Array(np.int32, 2),
+        tokens=_integers(1),
+        positions=_integers(1),
+        sequences=_integers(1),
+        page_tables=_integers(2),
+        blocks=_integers(2),
         cos=_floats(2),
         sin=_floats(2),
-        outputs=_INTEGERS,
+        outputs=_integers(1),
     ),
-    pool=Array(np.uint8, 4),
+    pool=Array(_BYTES, 4),
     kv_kind=_INTEGER,
-    shape=Shape._make([*[_INTEGER] * (len(Shape._fields) - 1), Number(np.float32)]),
+    shape=Shape._make([*[_INTEGER] * (len(Shape._fields) - 1), Number(np.dtype(np.float32))]),
     weights=WeightViews(
         **{name: _MATRICES for name in WeightViews._fields if "norm" not in name},
         attn_norm=_floats(2),
@@ -200,35 +208,27 @@ LAYOUT = Job(
         hidden=_ACTIVATIONS,
         last=_ACTIVATIONS,
         logits=_floats(2),
-        scratch=Array(np.uint8, 2),
+        scratch=Array(_BYTES, 2),
         attention=_floats(2),
         parts=_floats(3),
-        ticks=Array(np.int64, 2),
+        ticks=Array(np.dtype(np.int64), 2),
     ),
 )
 
 
-def n_words(layout: Any = LAYOUT) -> int:
+def n_words(layout: Any) -> int:
     """Words that a part of a job takes."""
     if isinstance(layout, Array):
         return 1 + layout.n_dims
     return 1 if isinstance(layout, Number) else sum(n_words(part) for part in layout)
 
 
-def write(words: npt.NDArray[np.int64], at: int, layout: Any, value: Any) -> int:
-    """Put a part of a job into words[at:]; returns where the next begins.
-
-    The job holds addresses only: the caller keeps the arrays alive.
-    """
+def words_of(value: Any, layout: Any) -> list[int]:
+    """A part of a job as words. They hold addresses: the caller keeps the arrays alive."""
     if isinstance(layout, Array):
-        assert value.dtype == layout.dtype and value.ndim == layout.n_dims, (value.dtype, layout)
+        assert value.dtype is layout.dtype and value.ndim == layout.n_dims, (value.dtype, layout)
         assert value.flags.c_contiguous
-        words[at] = value.__array_interface__["data"][0]
-        words[at + 1 : at + 1 + layout.n_dims] = value.shape
-        return at + 1 + layout.n_dims
+        return [value.ctypes.data, *value.shape]
     if isinstance(layout, Number):
-        words[at : at + 1].view(layout.dtype)[0] = value
-        return at + 1
-    for part, own in zip(layout, value, strict=True):
-        at = write(words, at, part, own)
-    return at
+        return [int.from_bytes(layout.dtype.type(value).tobytes(), "little", signed=True)]
+    return [w for own, part in zip(value, layout, strict=True) for w in words_of(own, part)]

@@ -10,14 +10,16 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from engine import job, native
+from engine import native
 from engine.aligned import CACHE_LINE, aligned_zeros
 from engine.config import ModelConfig, rope_frequencies
-from engine.job import LAYOUT, PHASES, Batch, Make, Shape, State, allocate
+from engine.job import LAYOUT, PHASES, Batch, Make, Shape, State, allocate, n_words, words_of
 from engine.kernels import BLOCK_ROWS, CHUNK, part_floats, scratch_bytes, scratch_floats
 from engine.kv_cache import KVCache
 from engine.threads import Team
 from engine.weights import Weights
+
+_FIRST = 3  # members of a job that change from pass to pass
 
 
 def blocks_of(sequences: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -127,11 +129,9 @@ class Model:
             max_context=max_context,
             n_threads=n_threads,
         )
-        # what passes have in common is written once, the batch and the cache before each
-        self._job = np.zeros(job.n_words(), np.int64)
-        n_first = job.n_words((LAYOUT.batch, LAYOUT.pool, LAYOUT.kv_kind))
-        parts = (shape, weights.views, weights.stream, self._state)
-        job.write(self._job, n_first, LAYOUT[3:], parts)
+        # batch and cache, which come first, are put in front before each pass
+        fixed = words_of((shape, weights.views, weights.stream, self._state), LAYOUT[_FIRST:])
+        self._job = np.array([*[0] * n_words(LAYOUT[:_FIRST]), *fixed], np.int64)
 
     def forward(
         self,
@@ -163,9 +163,8 @@ class Model:
             (np.sin(angles).repeat(2, axis=1) * self._signs).astype(np.float32),
             outputs,
         )
-        at = job.write(self._job, 0, LAYOUT.batch, batch)
-        at = job.write(self._job, at, LAYOUT.pool, cache.pool)
-        job.write(self._job, at, LAYOUT.kv_kind, cache.kind)
+        words = words_of((batch, cache.pool, cache.kind), LAYOUT[:_FIRST])
+        self._job[: len(words)] = words
         self._team.run(native.function("forward_pass"), self._job.ctypes.data)
         self._weights.after_pass()
         logits: npt.NDArray[np.float32] = self._state.logits[: len(outputs)]

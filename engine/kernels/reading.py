@@ -1,6 +1,5 @@
 """Reading a job: from the words of job.py back to arrays, numbers and named tuples."""
 
-import numpy as np
 from llvmlite import ir
 from numba import from_dtype
 from numba.core import cgutils, types
@@ -14,9 +13,9 @@ from engine.lowering import I64
 def _type_of(layout):
     """The numba type of a part of a job."""
     if isinstance(layout, Array):
-        return types.Array(from_dtype(np.dtype(layout.dtype)), layout.n_dims, "C")
+        return types.Array(from_dtype(layout.dtype), layout.n_dims, "C")
     if isinstance(layout, Number):
-        return from_dtype(np.dtype(layout.dtype))
+        return from_dtype(layout.dtype)
     parts = [_type_of(part) for part in layout]
     return types.NamedTuple(parts, type(layout))  # type: ignore[attr-defined]
 
