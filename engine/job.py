@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.aligned import aligned_zeros
 
@@ -191,10 +192,10 @@ LAYOUT = Job(
         output_norm=_floats(1),
     ),
     stream=Stream(
-        steps=Array(np.uint8, 2),
-        output=Array(np.uint8, 1),
-        ready=Array(np.int64, 1),
-        done=Array(np.int64, 1),
+        steps=Array(_BYTES, 2),
+        output=Array(_BYTES, 1),
+        ready=Array(np.dtype(np.int64), 1),
+        done=Array(np.dtype(np.int64), 1),
     ),
     state=State(
         x=_floats(2),
