@@ -138,6 +138,15 @@ class Models(_Request, tag="models", kw_only=True):
     op: Literal["list", "show", "pull", "remove", "load", "unload"]
     name: ModelName | None = None
     """A name from `list`; with `pull` also a URL or a Hugging Face ORG/REPO/FILE.gguf."""
+    budget: Annotated[int, Meta(ge=0, le=1 << 60)] | None = None
+    """With `show`: plan for a memory budget of so many bytes, 0 for none; not given: the daemon's."""
+
+
+class Budget(_Request, tag="budget", kw_only=True):
+    """Change the memory budget until the daemon restarts; the reply's `plan` is what comes of it."""
+
+    bytes: Annotated[int, Meta(ge=0, le=1 << 60)]
+    """0: no budget."""
 
 
 class Status(_Request, tag="status", kw_only=True):
@@ -152,7 +161,7 @@ class Shutdown(_Request, tag="shutdown", kw_only=True):
     """Stop the daemon as SIGTERM would."""
 
 
-Request = Chat | Complete | Cancel | Sessions | Models | Status | Ping | Shutdown
+Request = Chat | Complete | Cancel | Sessions | Models | Budget | Status | Ping | Shutdown
 
 
 # --- replies: daemon → client ----------------------------------------------------------------
@@ -213,6 +222,26 @@ class StoredMessage(Struct, omit_defaults=True):
     """False on a user message whose answer was lost (the daemon was killed, or it failed)."""
 
 
+class PlanInfo(Struct, omit_defaults=True):
+    """How a model uses a memory budget. All in bytes, but for tokens."""
+
+    budget: int | None
+    """None: no budget."""
+    owners: dict[str, int]
+    """libraries, weights, stream, kv_cache, activations, margin; with a budget it is their sum."""
+    resident_bytes: int
+    """Weights that stay in memory."""
+    streamed_bytes: int
+    """Weights that are read from the disk for every token, or for several together."""
+    kv_tokens: int
+    """Tokens of conversation that fit in memory, over all sessions."""
+    kv_type: Literal["f16", "q8"]
+    tokens_per_second: float | None = None
+    """To expect, from the measured speed of disk and memory; None if they were not measured."""
+    smallest: int | None = None
+    """The smallest budget that would do, if this one does not: then nothing else is set."""
+
+
 class ModelInfo(Struct, omit_defaults=True):
     """A model on disk. Fields below `size_bytes` need the file to be readable; `show` has all."""
 
@@ -235,8 +264,8 @@ class ModelInfo(Struct, omit_defaults=True):
     tokenizer: str | None = None
     chat_template: bool | None = None
     license: str | None = None
-    memory_bytes: dict[str, int] | None = None
-    """What running it will need: weights, kv_cache, activations, runtime, total."""
+    plan: PlanInfo | None = None
+    """How it would use the memory budget asked for, or the daemon's."""
     problem: str | None = None
     """Why this file cannot be used, if it cannot."""
 
@@ -259,12 +288,17 @@ class StatusInfo(Struct, omit_defaults=True):
     model: ModelInfo | None
     queue: QueueStatus
     memory: dict[str, int]
-    """Bytes: rss, rss_anonymous, peak_rss, weights, kv_used, kv_capacity."""
+    """Bytes: rss, rss_anonymous, peak_rss; with a model kv_used; under a cgroup's limit
+    cgroup_usage and cgroup_limit."""
     requests_served: int
     tokens_generated: int
     tokens_per_second: float | None
     """Decode speed of the last finished answer."""
     message: str = ""
+    budget: int | None = None
+    """The memory budget in bytes; None: no budget."""
+    plan: PlanInfo | None = None
+    """How the loaded model uses it."""
 
 
 class Done(Struct, tag="done", omit_defaults=True, kw_only=True):
@@ -280,6 +314,7 @@ class Done(Struct, tag="done", omit_defaults=True, kw_only=True):
     # sessions list, models list
     sessions: list[SessionInfo] | None = None
     models: list[ModelInfo] | None = None
+    plan: PlanInfo | None = None  # budget
     # status, ping
     status: StatusInfo | None = None
     version: str | None = None
