@@ -30,10 +30,13 @@ EXIT_RUNS_ALREADY = 75  # EX_TEMPFAIL
 @click.option("--data-dir", help="Folder of models and sessions.")
 @click.option("--threads", type=int, help="Worker threads; 0 for one per physical core.")
 @click.option("--kv-tokens", type=int, help="Tokens of conversation kept in memory.")
+@click.option("--memory-budget", help='What it may use in all: 400M, "auto" or "none".')
 @click.option("--log-level", help="debug, info, warning or error.")
 @click.option("--log-format", help="text or json.")
 @click.option("--check-config", is_flag=True, help="Check the settings and stop.")
 @click.option("--print-config", is_flag=True, help="Print the settings and their origin.")
+@click.option("--plan", is_flag=True, help="Show how the model will use the budget and stop.")
+@click.option("--json", "as_json", is_flag=True, help="With --plan: one JSON object.")
 @click.option("--warm", is_flag=True, help="Compile the kernels for this processor and stop.")
 @click.version_option(version("assistantd"))
 def main(
@@ -43,10 +46,13 @@ def main(
     data_dir: str | None,
     threads: int | None,
     kv_tokens: int | None,
+    memory_budget: str | None,
     log_level: str | None,
     log_format: str | None,
     check_config: bool,
     print_config: bool,
+    plan: bool,
+    as_json: bool,
     warm: bool,
 ) -> None:
     """Serve a local language model over ZeroMQ, until SIGTERM.
@@ -55,6 +61,7 @@ def main(
     assistantd                        serve the default model to this user
     assistantd --model ~/phi.gguf     serve another one
     assistantd --print-config         what is set, and where
+    assistantd --plan --memory-budget 400M   what would stay in memory, and how fast it will be
     assistantd --warm                 compile ahead, so that the first start is quick
     """
     flags = {
@@ -63,6 +70,7 @@ def main(
         "data_dir": data_dir,
         "engine.threads": threads,
         "engine.kv_tokens": kv_tokens,
+        "memory_budget": memory_budget,
         "log_level": log_level,
         "log_format": log_format,
     }
@@ -78,6 +86,9 @@ def main(
         return
     if warm:
         _warm()
+        return
+    if plan:
+        _plan(loaded.config, as_json)
         return
     log.set_up(loaded.config.log_level, loaded.config.log_format)
     from assistantd.daemon import AlreadyRunningError, Daemon, StartError
@@ -105,6 +116,28 @@ def _warm() -> None:
         click.echo(warm())
     except EngineError as problem:
         _fail(str(problem), EXIT_CANNOT_START)
+
+
+def _plan(config: "configuration.Config", as_json: bool) -> None:
+    from assistantd import budget, protocol
+    from assistantd.loading import measure, plan_model, settings_of
+    from assistantd.models import ModelStore, StoreError
+    from engine.errors import EngineError
+
+    try:
+        path = ModelStore(config.data_path / "models").resolve(config.model)
+        n_bytes = budget.resolve(config.memory_budget)
+        machine = measure(path, settings_of(config).n_threads, n_bytes or 1 << 30)
+        plan = plan_model(path, config, n_bytes, machine=machine)
+    except (StoreError, EngineError) as problem:
+        _fail(str(problem), EXIT_CANNOT_START)
+    if as_json:
+        click.echo(protocol.to_json(plan))
+    elif plan.smallest is None:
+        click.echo("\n".join(budget.plan_lines(plan, machine)))
+    if plan.smallest is not None:
+        smallest = budget.human_mib(plan.smallest)
+        _fail(f"{config.model} does not fit; the smallest budget is {smallest}", EXIT_CANNOT_START)
 
 
 def _fail(message: str, status: int) -> None:

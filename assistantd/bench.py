@@ -6,7 +6,7 @@ A program of its own, started by `assistant bench`, because the clients do not i
 import dataclasses
 import json
 import sys
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import click
 
@@ -33,7 +33,7 @@ def main(
     depth: str,
     threads: int,
     rounds: int,
-    kv_type: str,
+    kv_type: Literal["f16", "q8"],
     profile: bool,
     as_json: bool,
 ) -> None:
@@ -64,18 +64,19 @@ def main(
     try:
         from engine import bench
         from engine.info import describe
+        from engine.probe import memory_speed
         from engine.target import TARGET
         from engine.threads import physical_cores
 
         n_threads = threads or physical_cores()
-        info, _ = describe(path)
+        info = describe(path)
         if profile:
             shares = bench.profile(path, n_threads=n_threads, depth=max(depths))
             print(json.dumps(shares) if as_json else _profile_table(shares))
             return
         if sys.stderr.isatty():
             print("measuring the memory", end="\r", file=sys.stderr, flush=True)
-        bandwidth = bench.memory_bandwidth(n_threads)
+        bandwidth = memory_speed(n_threads, n_threads << 28)
         about = {
             "model": info.name,
             "quantization": info.quantization,

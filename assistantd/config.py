@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from assistantd import protocol
+from assistantd import budget, protocol
 
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 
@@ -76,6 +76,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     model: Annotated[str, Meta(min_length=1)] = "smollm2"
     """A name that `assistant models list` shows, or the path of a GGUF file."""
+    memory_budget: str = "auto"
+    """What the whole daemon may use: a size like "400M"; "auto" for nine tenths of the cgroup's
+    limit or of the available memory; "none" for as much as it takes."""
+    idle_unload_s: Annotated[float, Meta(ge=0, le=1e9)] = 300.0
+    """Seconds without a request after which the weights' memory is given back; 0 for never."""
     endpoint: str = ""
     """ipc:// address to listen on; empty for the user's own socket."""
     data_dir: str = ""
@@ -185,6 +190,13 @@ def load(
             f"{origins['endpoint']}: endpoint = {config.endpoint!r}: only ipc:// is served; "
             "the network needs keys, which this version does not have yet"
         )
+    try:
+        budget.resolve(config.memory_budget)
+    except ValueError as error:
+        raise ConfigError(
+            f"{origins['memory_budget']}: memory_budget = {config.memory_budget!r}: "
+            'write a size like 400M, or "auto", or "none"'
+        ) from error
     socket = config.listen.removeprefix("ipc://")
     if len(socket.encode()) > protocol.MAX_SOCKET_PATH_BYTES:
         raise ConfigError(

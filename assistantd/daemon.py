@@ -10,11 +10,9 @@ import errno
 import fcntl
 import logging
 import os
-import resource
 import signal
 import socket
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,9 +22,10 @@ from pathlib import Path
 from typing import IO
 
 from assistantd import protocol
+from assistantd.budget import Watch
 from assistantd.config import Config
 from assistantd.jobs import Job
-from assistantd.loading import load_engine
+from assistantd.loading import load_engine, plan_model
 from assistantd.log import fields
 from assistantd.models import ModelStore, StoreError
 from assistantd.protocol import Done, Progress, Reply, SessionInfo, StatusInfo
@@ -88,20 +87,6 @@ def notify_systemd(*lines: str) -> None:
             log.warning("cannot notify systemd", extra=fields(problem=problem))
 
 
-def memory_of_process() -> dict[str, int]:
-    """Bytes in memory: rss, rss_anonymous (Linux only) and peak_rss."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"peak_rss": peak if sys.platform == "darwin" else peak * 1024}
-    status = Path("/proc/self/status")
-    if status.exists():
-        names = {"VmRSS": "rss", "RssAnon": "rss_anonymous", "VmHWM": "peak_rss"}
-        for line in status.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key in names:
-                found[names[key]] = int(value.split()[0]) * 1024
-    return found
-
-
 class Daemon:
     """The parts of the daemon and the requests that need no engine.
 
@@ -143,6 +128,8 @@ class Daemon:
             closing.callback(self._cancel_pulls)
             self._scheduler = Scheduler(config, self._store, storage, load=self._load_engine)  # type: ignore[arg-type]
             self._scheduler.on_state = self._state_changed
+            self._watch = Watch(self._scheduler.relieve, self._scheduler.relax)
+            self._scheduler.on_budget = self._budget_changed
             self._server = Server(config.listen, self._handle, self._client_gone)
             closing.callback(self._server.close)
             # answers that are being stored are sent before the socket closes
@@ -150,6 +137,8 @@ class Daemon:
             self._server.bind()
             log.info("listening", extra=fields(endpoint=config.listen, data=config.data_path))
             self._scheduler.start()
+            self._watch.start()
+            closing.callback(self._watch.close)
             waiter = threading.Thread(target=self._wait_for_engine, name="waiter", daemon=True)
             waiter.start()
             if install_signals:
@@ -196,6 +185,9 @@ class Daemon:
         else:
             notify_systemd(f"STATUS={message or state}")
 
+    def _budget_changed(self, budget: int | None) -> None:
+        self._watch.budget = budget
+
     def _cancel_pulls(self) -> None:
         for stop in list(self._pulls.values()):
             stop.set()
@@ -217,6 +209,8 @@ class Daemon:
                 self._sessions(request, reply)
             case protocol.Models():
                 self._models(peer, request, reply)
+            case protocol.Budget():
+                self._scheduler.set_budget(request.bytes or None, reply)
             case protocol.Shutdown():
                 reply(Done(message="stopping"))
                 self.stop()
@@ -250,11 +244,13 @@ class Daemon:
             state=scheduler.state,
             model=scheduler.model,
             queue=scheduler.queue_status(),
-            memory={**memory_of_process(), **scheduler.memory},
+            memory={**self._watch.memory(), **scheduler.memory},
             requests_served=scheduler.requests_served,
             tokens_generated=scheduler.tokens_generated,
             tokens_per_second=scheduler.tokens_per_second,
             message=message.strip(),
+            budget=self._watch.budget,
+            plan=scheduler.plan,
         )
 
     def _sessions(self, request: protocol.Sessions, reply: Reply_) -> None:
@@ -308,12 +304,7 @@ class Daemon:
                     self._mark(model)
                 return Done(models=models)
             if request.op == "show":
-                settings = self._config.engine
-                model = self._store.show(
-                    name, kv_tokens=settings.kv_tokens, kv_type=settings.kv_type
-                )
-                self._mark(model)
-                return Done(model=model)
+                return Done(model=self._show(name, request.budget))
             loaded = self._scheduler.model
             if loaded is not None and loaded.name == name:
                 text = f"{name} is in use; `assistant models unload` first, then remove it"
@@ -322,6 +313,22 @@ class Daemon:
             return Done(message=f"{name} was removed")
 
         self._answer_later(self._workers.submit(work), reply)
+
+    def _show(self, name: str, budget: int | None) -> protocol.ModelInfo:
+        """A model with the plan for a budget: 0 for none, None for the daemon's own."""
+        model = self._store.show(name)
+        self._mark(model)
+        if model.problem is None:
+            budget = self._watch.budget if budget is None else budget or None
+            scheduler = self._scheduler
+            model.plan = plan_model(
+                self._store.resolve(name),
+                self._config,
+                budget,
+                base_bytes=scheduler.base_bytes,
+                machine=scheduler.machine,
+            )
+        return model
 
     def _mark(self, model: protocol.ModelInfo) -> None:
         loaded = self._scheduler.model

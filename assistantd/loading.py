@@ -1,17 +1,25 @@
-"""Loading a model into the engine, and what there is to say of it afterwards."""
+"""Loading a model into the engine, the plan for it, and what there is to say of it afterwards."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assistantd.budget import Machine, memory_of_process, no_plan, plan_info, resolve
 from assistantd.config import Config
-from assistantd.protocol import ModelInfo
+from assistantd.protocol import ModelInfo, PlanInfo
+from engine.errors import OverBudgetError
 
 if TYPE_CHECKING:
     from engine.generate import Engine, ProgressCallback
+    from engine.plan import Settings
+
+_PROBE_BYTES = 64 << 20
+_KERNEL_BYTES = 8 << 20
+"""What loading the kernels adds to a process that has not loaded them."""
 
 
 def load_engine(path: Path, config: Config, progress: "ProgressCallback") -> "Engine":
-    """The real engine; numpy is imported here and not before."""
+    """The real engine."""
     from engine.generate import Engine
 
     return Engine.load(
@@ -20,8 +28,57 @@ def load_engine(path: Path, config: Config, progress: "ProgressCallback") -> "En
         kv_tokens=config.engine.kv_tokens,
         kv_type=config.engine.kv_type,
         prompt_lookup=config.engine.prompt_lookup,
+        budget=resolve(config.memory_budget),
         progress=progress,
     )
+
+
+def settings_of(config: Config) -> "Settings":
+    """What the configuration asks for, in the planner's terms."""
+    from engine.plan import Settings
+    from engine.threads import physical_cores
+
+    engine = config.engine
+    return Settings(engine.threads or physical_cores(), engine.kv_tokens, engine.kv_type)
+
+
+@functools.cache
+def measure(path: Path, n_threads: int, room: int) -> Machine:
+    """The machine's speeds, within `room` bytes of memory.
+
+    Raises:
+        EngineError: the file cannot be read, or the kernels not compiled.
+    """
+    from engine.probe import disk_speed, memory_speed
+
+    return Machine(disk_speed(path), memory_speed(n_threads, min(room, _PROBE_BYTES)))
+
+
+def plan_model(
+    path: Path,
+    config: Config,
+    budget: int | None,
+    *,
+    base_bytes: int | None = None,
+    machine: Machine | None = None,
+) -> PlanInfo:
+    """How a model would use a budget, or the smallest that would do.
+
+    Args:
+        base_bytes: what the daemon takes without a model; None: what this process takes now.
+
+    Raises:
+        EngineError: the file is damaged, or its model not supported.
+    """
+    from engine.plan import plan_for
+
+    if base_bytes is None:
+        base_bytes = memory_of_process().get("rss", 0) + _KERNEL_BYTES
+    try:
+        plan = plan_for(path, base_bytes, settings_of(config), budget)
+    except OverBudgetError as problem:
+        return no_plan(problem.budget, problem.smallest)
+    return plan_info(plan, machine)
 
 
 def brief(model: ModelInfo | None) -> ModelInfo | None:

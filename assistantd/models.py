@@ -85,10 +85,8 @@ class ModelStore:
             return []
         return [self.show(path.stem) for path in sorted(self.root.glob("*.gguf"))]
 
-    def show(
-        self, name: str, *, kv_tokens: int = DEFAULT_KV_TOKENS, kv_type: str = "f16"
-    ) -> ModelInfo:
-        """A model with the memory it will need; `problem` says why, if it cannot be used.
+    def show(self, name: str) -> ModelInfo:
+        """A model; `problem` says why, if it cannot be used.
 
         Raises:
             StoreError: not_found.
@@ -106,7 +104,7 @@ class ModelStore:
             sha256=note.get("sha256"),
         )
         try:
-            info, memory = describe(path, kv_tokens, kv_type)
+            info = describe(path)
         except EngineError as problem:
             model.problem = str(problem)
             return model
@@ -125,7 +123,6 @@ class ModelStore:
         ):
             setattr(model, field, getattr(info, field))
         model.license = info.license or None
-        model.memory_bytes = memory
         return model
 
     def resolve(self, name: str) -> Path:

@@ -139,11 +139,11 @@ class Models(_Request, tag="models", kw_only=True):
     name: ModelName | None = None
     """A name from `list`; with `pull` also a URL or a Hugging Face ORG/REPO/FILE.gguf."""
     budget: Annotated[int, Meta(ge=0, le=1 << 60)] | None = None
-    """With `show`: plan for a memory budget of so many bytes, 0 for none; not given: the daemon's."""
+    """With `show`: plan for a memory budget of so many bytes, 0 for none; else the daemon's."""
 
 
 class Budget(_Request, tag="budget", kw_only=True):
-    """Change the memory budget until the daemon restarts; the reply's `plan` is what comes of it."""
+    """Change the memory budget until the daemon restarts; `plan` of the reply says what it does."""
 
     bytes: Annotated[int, Meta(ge=0, le=1 << 60)]
     """0: no budget."""

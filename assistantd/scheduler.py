@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from msgspec import structs
+
+from assistantd.budget import Machine, plan_info, resolve
 from assistantd.config import Config
 from assistantd.jobs import FairQueue, Job, ReplyTo
 from assistantd.loading import brief, load_engine, model_info
@@ -34,12 +37,13 @@ from assistantd.protocol import (
     ErrorInfo,
     FinishReason,
     ModelInfo,
+    PlanInfo,
     Progress,
     QueueStatus,
     SessionInfo,
 )
 from assistantd.storage import Storage
-from engine.errors import EngineError, GrammarError, PromptTooLongError
+from engine.errors import EngineError, GrammarError, OverBudgetError, PromptTooLongError
 
 if TYPE_CHECKING:
     from engine.generate import Engine, ProgressCallback, StepOutput
@@ -84,6 +88,9 @@ class Scheduler:
         self._loads: deque[LoadRequest] = deque()
         self._engine: Engine | None = None
         self._prompts = Prompts(config)
+        self._budget: int | None = None
+        self._last_active = time.monotonic()
+        self._resting = False
         self._durations: deque[float] = deque(maxlen=ANSWERS_REMEMBERED)
         self._stop_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -94,10 +101,15 @@ class Scheduler:
         self.message = ""
         self.model: ModelInfo | None = None
         self.memory: dict[str, int] = {}
+        self.plan: PlanInfo | None = None
+        self.machine: Machine | None = None
+        self.base_bytes: int | None = None
+        """What the process takes without a model, once it is known."""
         self.requests_served = 0
         self.tokens_generated = 0
         self.tokens_per_second: float | None = None
         self.on_state: Callable[[State, str], None] = lambda state, message: None
+        self.on_budget: Callable[[int | None], None] = lambda budget: None
 
     # --- from other threads ------------------------------------------------------------------
 
@@ -126,6 +138,18 @@ class Scheduler:
         """Load the configured model if there is none: its file may have come."""
         self._inbox.put(self._load_if_missing)
 
+    def set_budget(self, budget: int | None, reply: ReplyTo) -> None:
+        """Change the memory budget, in bytes, between two passes."""
+        self._inbox.put(lambda: self._set_budget(budget, reply))
+
+    def relieve(self, excess: int, n_looks: int) -> None:
+        """Give memory back: `excess` bytes too many were seen n_looks times in a row."""
+        self._inbox.put(lambda: self._relieve(excess, n_looks))
+
+    def relax(self) -> None:
+        """There is room again: use the whole budget."""
+        self._inbox.put(self._relax)
+
     def shut_down(self, grace_s: float) -> None:
         """Refuse what waits, let active answers go on for grace_s seconds, then cancel them."""
         self._inbox.put(lambda: self._shut_down(grace_s))
@@ -145,6 +169,8 @@ class Scheduler:
             while True:
                 self._take_commands()
                 self._expire()
+                if not self._active and self._rest_at() <= time.monotonic():
+                    self._rest()
                 if self._stop_at is not None and not self._active:
                     break
                 if self._loads and not self._active and self._stop_at is None:
@@ -152,6 +178,7 @@ class Scheduler:
                     continue
                 self._admit()
                 if self._active:
+                    self._last_active, self._resting = time.monotonic(), False
                     self._step()
                     self._admit()  # at once: with nothing active the next look at the inbox waits
         finally:
@@ -163,7 +190,7 @@ class Scheduler:
         timeout: float | None = 0.0
         if not self._active and not self._loads and self._stop_at is None:
             moments = [job.deadline for job in self._waiting]
-            soonest = min(moments, default=float("inf"))
+            soonest = min([*moments, self._rest_at()])
             timeout = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
         while True:
             try:
@@ -172,6 +199,19 @@ class Scheduler:
                 return
             command()
             timeout = 0.0
+
+    def _rest_at(self) -> float:
+        """When the weights' memory is given back, if nobody asks anything before."""
+        after = self._config.idle_unload_s
+        if self._engine is None or self._resting or not after:
+            return float("inf")
+        return self._last_active + after
+
+    def _rest(self) -> None:
+        assert self._engine is not None
+        self._engine.rest()
+        self._resting = True
+        log.info("resting", extra=fields(idle_s=self._config.idle_unload_s))
 
     def _set_state(self, state: State, message: str = "") -> None:
         self.state, self.message = state, message
@@ -420,7 +460,7 @@ class Scheduler:
         if self._engine is not None:
             # unloaded first: two models at once may not fit
             self._engine.close()
-            self._engine, self.model, self.memory = None, None, {}
+            self._engine, self.model, self.memory, self.plan = None, None, {}, None
             self._prompts.forget()
         if request.name is None or path is None:
             self._no_model("the model was unloaded; load one with `assistant models load NAME`")
@@ -438,10 +478,15 @@ class Scheduler:
 
         started = time.monotonic()
         try:
+            self._budget = resolve(self._config.memory_budget)
+            self.on_budget(self._budget)
             self._engine = self._load(path, self._config, progress)
         except EngineError as problem:
             text = f"{name} cannot be loaded: {problem}"
-            reply(error("model_error", text))
+            code: ErrorCode = "model_error"
+            if isinstance(problem, OverBudgetError):
+                code = "over_budget"
+            reply(error(code, text))
             self._no_model(text)
         except Exception:
             log.exception("loading failed", extra=fields(model=name))
@@ -449,11 +494,68 @@ class Scheduler:
             self._no_model(f"loading {name} failed; see the daemon's log")
         else:
             self.model = model_info(name, path, self._engine)
-            self.memory = self._engine.memory()
+            self._planned()
+            self._last_active, self._resting = time.monotonic(), False
             log.info("loaded", extra=fields(model=name, seconds=time.monotonic() - started))
             self._set_state("ready")
             self.ready.set()
             reply(Done(model=self.model, message=f"{name} is loaded"))
+
+    # --- memory ------------------------------------------------------------------------------
+
+    def _planned(self) -> None:
+        """Publish what has become of the memory."""
+        engine = self._engine
+        assert engine is not None
+        self.base_bytes = engine.base_bytes
+        self.plan = plan_info(engine.plan, self.machine)
+        self.memory = engine.memory()
+
+    def _set_budget(self, budget: int | None, reply: ReplyTo) -> None:
+        try:
+            if self._engine is not None:
+                self._engine.set_budget(budget)
+                self._planned()
+        except OverBudgetError as problem:
+            reply(error("over_budget", f"the running model cannot shrink so far: {problem}"))
+            return
+        except EngineError as problem:
+            reply(error("model_error", str(problem)))
+            return
+        self._budget = budget
+        setting = str(budget) if budget else "none"
+        self._config = structs.replace(self._config, memory_budget=setting)
+        self.on_budget(budget)
+        log.info("budget", extra=fields(bytes=budget))
+        reply(Done(plan=self.plan, message="the budget holds until the daemon restarts"))
+
+    def _relieve(self, excess: int, n_looks: int) -> None:
+        """First what costs nothing, then weights: they can be streamed."""
+        engine = self._engine
+        if engine is None:
+            return
+        if n_looks == 1:
+            engine.drop_caches()
+            return
+        # as if what was not foreseen had been planned
+        lowered = (engine.plan.budget or engine.plan.total) - excess
+        try:
+            engine.set_budget(lowered)
+        except EngineError as problem:
+            log.error("cannot keep the budget", extra=fields(excess=excess, problem=problem))
+        else:
+            log.warning("gave memory back", extra=fields(excess=excess, planned=lowered))
+            self._planned()
+
+    def _relax(self) -> None:
+        if self._engine is None or self._engine.plan.budget == self._budget:
+            return
+        try:
+            self._engine.set_budget(self._budget)
+        except EngineError as problem:
+            log.error("cannot use the whole budget", extra=fields(problem=problem))
+        else:
+            self._planned()
 
     def _missing(self, name: str, problem: StoreError) -> str:
         if name == DEFAULT_MODEL:

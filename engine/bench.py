@@ -5,7 +5,6 @@ not depend on which they are.
 """
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,17 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from engine import native
-from engine.aligned import aligned_zeros
 from engine.config import layer_matrices, read_config
 from engine.gguf import open_gguf
-from engine.info import MAX_ROWS
+from engine.info import MAX_ROWS, KvType
 from engine.job import PHASES
 from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
 from engine.runner import Model
 from engine.weights import Weights
-
-_READ_BYTES = 1 << 28  # of each thread: far more than caches hold
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Bench:
 
     def __init__(
         self, path: Path, n_threads: int, n_context: int, *, n_sequences: int = 1,
-        kv_type: str = "f16",
+        kv_type: KvType = "f16",
     ) -> None:  # fmt: skip
         file = open_gguf(path)
         config = read_config(file)
@@ -124,26 +120,6 @@ class Bench:
         return depth * self.cache.page_bytes // PAGE
 
 
-def memory_bandwidth(n_threads: int, rounds: int = 4) -> float:
-    """Bytes per second that n_threads plain loops read from memory together; the best round."""
-    buffers = [aligned_zeros((_READ_BYTES // 4,), np.float32) for _ in range(n_threads)]
-    for buffer in buffers:
-        buffer[:] = 1.0  # its own memory, not the shared page of zeros
-    read = native.function("read_memory")
-    best = 0.0
-    for _ in range(rounds):
-        threads = [
-            threading.Thread(target=read, args=(b.ctypes.data, _READ_BYTES)) for b in buffers
-        ]
-        start = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        best = max(best, n_threads * _READ_BYTES / (time.perf_counter() - start))
-    return best
-
-
 def seconds(work: Callable[[], None]) -> float:
     """How long a call takes."""
     start = time.perf_counter()
@@ -160,7 +136,7 @@ def measure(
     n_together: int = 4,
     depths: tuple[int, ...] = (0,),
     rounds: int = 3,
-    kv_type: str = "f16",
+    kv_type: KvType = "f16",
     bandwidth: float,
 ) -> Iterator[Figure]:
     """Figures, one after the other, as they are measured.

@@ -23,12 +23,12 @@ from engine.chat import ChatTemplate
 from engine.config import ModelConfig, read_config
 from engine.errors import EngineError, OutOfCacheError, PromptTooLongError
 from engine.gguf import GGUFFile, open_gguf
-from engine.info import DEFAULT_KV_TOKENS, EngineInfo, engine_info
+from engine.info import DEFAULT_KV_TOKENS, EngineInfo, KvType, engine_info
 from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
 from engine.lookup import PromptLookup
-from engine.pages import resident_bytes
-from engine.plan import MemoryPlan, Planner, Settings
+from engine.pages import resident_bytes, trim
+from engine.plan import LEAST_KV_TOKENS, MemoryPlan, Planner, Settings
 from engine.runner import Model
 from engine.sampler import Sampler, SamplingParams
 from engine.stops import StopMatcher
@@ -97,8 +97,8 @@ class Engine:
         info: what the model is.
         tokenizer, chat: its vocabulary and its chat template.
         tokens_guessed, guesses_right: by prompt lookup, since the start.
-        context_length: the most tokens a sequence can have, prompt and answer.
-        kv_tokens: capacity of the KV cache, in tokens, over all sequences.
+        plan: how the memory is used, see plan.py.
+        base_bytes: what the process takes without a model.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Engine:
         self._file, self._config = file, config
         self._model, self._weights = model, weights
         self._planner, self.plan = planner, plan
+        self.base_bytes = planner.base_bytes
         self.info: EngineInfo = engine_info(file, config)
         self.tokenizer: Tokenizer = load_tokenizer(file.metadata)
         if self.tokenizer.vocab_size > config.vocab_size:
@@ -125,11 +126,19 @@ class Engine:
         self._cache = KVCache(config, plan.kv_tokens, plan.kv_type)
         self._prompt_lookup = prompt_lookup
         self.tokens_guessed, self.guesses_right = 0, 0
-        self.kv_tokens = self._cache.n_pages * PAGE
-        self.context_length = min(config.max_context, self.kv_tokens)
         self._sequences: list[Sequence] = []
         self._seconds_per_row: float | None = None
         self._next_prefill = 0  # which prefilling sequence is served first, in turn
+
+    @property
+    def kv_tokens(self) -> int:
+        """Capacity of the KV cache, in tokens, over all sequences."""
+        return self._cache.limit * PAGE
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that a sequence can have, prompt and answer."""
+        return min(self._config.max_context, self.kv_tokens)
 
     @classmethod
     def load(
@@ -138,7 +147,7 @@ class Engine:
         *,
         n_threads: int | None = None,
         kv_tokens: int = DEFAULT_KV_TOKENS,
-        kv_type: str = "f16",
+        kv_type: KvType = "f16",
         prompt_lookup: bool = True,
         budget: int | None = None,
         progress: ProgressCallback | None = None,
@@ -197,6 +206,7 @@ class Engine:
         except BaseException:
             file.close()
             raise
+        trim()  # reading the header has left a few megabytes
         report("ready", 3, 3)
         return engine
 
@@ -433,9 +443,8 @@ class Engine:
     # --- memory ------------------------------------------------------------------------------
 
     def memory(self) -> dict[str, int]:
-        """Bytes by owner as planned (plan.py), and of the cache what is in use: kv_used."""
-        used = self._cache.pages_used * self._cache.page_bytes
-        return {**self.plan.owners, "kv_used": used}
+        """Bytes of the cache that are in use: kv_used. What is planned is in `plan`."""
+        return {"kv_used": self._cache.pages_used * self._cache.page_bytes}
 
     def set_budget(self, budget: int | None) -> MemoryPlan:
         """Change the budget of a running model, between two steps.
@@ -447,7 +456,8 @@ class Engine:
             OverBudgetError: too small; nothing has changed.
             ReadError: weights could not be read; they are mapped now.
         """
-        plan = self._planner.replan(self.plan, budget)
+        reserved = sum(s.reserved_pages for s in self._sequences) * PAGE
+        plan = self._planner.replan(self.plan, budget, max(reserved, LEAST_KV_TOKENS))
         self._cache.set_limit(plan.kv_tokens // PAGE)
         if plan.residency is None:
             self._weights.unhold()
@@ -459,6 +469,14 @@ class Engine:
     def rest(self) -> None:
         """Give back the memory of the weights; the next step brings them back."""
         self._weights.rest()
+        trim()
+
+    def drop_caches(self) -> None:
+        """Give back what nobody uses: cached beginnings, pages of the file, free memory."""
+        self._cache.clear()
+        if not self._weights.is_mapped:
+            self._weights.drop_map()
+        trim()
 
     def close(self) -> None:
         """End the worker threads and unmap the model."""

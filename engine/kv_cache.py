@@ -17,7 +17,7 @@ import numpy.typing as npt
 from engine.config import ModelConfig
 from engine.disk import anonymous
 from engine.errors import OutOfCacheError
-from engine.info import KV_KINDS, page_bytes
+from engine.info import KV_KINDS, KvType, page_bytes
 from engine.kernels import PAGE, head_bytes
 
 
@@ -57,7 +57,7 @@ class KVCache:
         kind: what kernels call the kv_type.
     """
 
-    def __init__(self, config: ModelConfig, n_tokens: int, kv_type: str = "f16") -> None:
+    def __init__(self, config: ModelConfig, n_tokens: int, kv_type: KvType = "f16") -> None:
         self.kind = KV_KINDS[kv_type]
         self.n_pages = -(-n_tokens // PAGE)
         shape = (

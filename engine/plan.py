@@ -16,11 +16,12 @@ everything left is for weights that stay.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from engine.config import ModelConfig
+from engine.config import ModelConfig, read_config
 from engine.errors import OverBudgetError
-from engine.gguf import GGUFFile
-from engine.info import MAX_OUTPUTS, MAX_ROWS, page_bytes
+from engine.gguf import GGUFFile, open_gguf
+from engine.info import MAX_OUTPUTS, MAX_ROWS, KvType, page_bytes
 from engine.kernels import PAGE
 from engine.residency import (
     Residency,
@@ -55,7 +56,7 @@ class Settings:
 
     n_threads: int
     kv_tokens: int
-    kv_type: str = "f16"
+    kv_type: KvType = "f16"
     kv_may_shrink: bool = True
 
 
@@ -77,7 +78,7 @@ class MemoryPlan:
     owners: dict[str, int]
     kv_tokens: int
     kv_most: int
-    kv_type: str
+    kv_type: KvType
     pass_bytes: int
     max_rows: int
     max_outputs: int
@@ -124,9 +125,10 @@ class Planner:
         embedding = file.tensors["token_embd.weight"]
         row_bytes = embedding.n_bytes // embedding.n_rows
         self._vectors = 4 * config.dim * (2 * config.n_layers + 1) + MAX_ROWS * row_bytes
+        self.base_bytes = base_bytes
         self._libraries = base_bytes + VOCABULARY_BYTES * config.vocab_size
         self._kv_tokens = min(settings.kv_tokens, 4 * config.max_context)
-        self._small_type = "q8" if settings.kv_may_shrink else settings.kv_type
+        self._small_type: KvType = "q8" if settings.kv_may_shrink else settings.kv_type
 
     def plan(self, budget: int | None) -> MemoryPlan:
         """The best use of a budget.
@@ -153,11 +155,16 @@ class Planner:
         kv_tokens, residency = self._share_out(budget, room, kv_tokens, kv_type)
         return self._assemble(budget, kv_tokens, kv_type, rows, residency)
 
-    def replan(self, running: MemoryPlan, budget: int | None) -> MemoryPlan:
+    def replan(
+        self, running: MemoryPlan, budget: int | None, kv_least: int = LEAST_KV_TOKENS
+    ) -> MemoryPlan:
         """A plan for another budget while a model runs.
 
         Weights and the length of the cache can change then; the buffers of a pass, the kind of
         the cache and its greatest length (kv_most) cannot.
+
+        Args:
+            kv_least: tokens that the cache must have room for: what is in use.
 
         Raises:
             OverBudgetError: the budget is too small for what is running.
@@ -168,16 +175,17 @@ class Planner:
         if budget is None or whole.total <= budget:
             return whole
         activations = self._activations(rows, running.kv_most)
-        self._check(budget, activations, running.kv_type)
+        self._check(budget, activations, running.kv_type, kv_least)
+        room = self._room(budget, activations)
         kv_tokens, residency = self._share_out(
-            budget, self._room(budget, activations), running.kv_most, running.kv_type
+            budget, room, running.kv_most, running.kv_type, kv_least
         )
         plan = self._assemble(budget, kv_tokens, running.kv_type, rows, residency)
         return replace(plan, kv_most=running.kv_most)
 
     # --- sums --------------------------------------------------------------------------------
 
-    def _kv(self, n_tokens: int, kv_type: str) -> int:
+    def _kv(self, n_tokens: int, kv_type: KvType) -> int:
         return -(-n_tokens // PAGE) * page_bytes(self._config, kv_type)
 
     def _activations(self, rows: tuple[int, int], kv_tokens: int) -> int:
@@ -196,25 +204,32 @@ class Planner:
         """What a budget leaves for the cache, the ring, and weights that stay."""
         return budget - self._margin(budget) - self._libraries - self._vectors - activations
 
-    def _least(self, kv_type: str) -> int:
+    def _least(self, kv_type: KvType, kv_least: int = LEAST_KV_TOKENS) -> int:
         """The smallest room that will do."""
-        least_kv = self._kv(min(self._kv_tokens, LEAST_KV_TOKENS), kv_type)
+        least_kv = self._kv(min(self._kv_tokens, kv_least), kv_type)
         return smallest_ring(self.units) + least_kv
 
-    def _check(self, budget: int, activations: int, kv_type: str) -> None:
-        fixed = self._libraries + self._vectors + activations + self._least(kv_type)
+    def _check(
+        self, budget: int, activations: int, kv_type: KvType, kv_least: int = LEAST_KV_TOKENS
+    ) -> None:
+        fixed = self._libraries + self._vectors + activations + self._least(kv_type, kv_least)
         smallest = max(fixed + MARGIN_BYTES, int(fixed / (1 - MARGIN_SHARE)))
         if budget < smallest:
             raise OverBudgetError(budget, smallest)
 
     def _share_out(
-        self, budget: int, room: int, kv_tokens: int, kv_type: str
+        self,
+        budget: int,
+        room: int,
+        kv_tokens: int,
+        kv_type: KvType,
+        kv_least: int = LEAST_KV_TOKENS,
     ) -> tuple[int, Residency]:
         """Tokens to remember, and weights to keep, in `room` bytes."""
         page = page_bytes(self._config, kv_type)
         comfortable = comfortable_ring(self.units)
         fair = min(int(KV_SHARE * budget), room - comfortable) // page * PAGE
-        kv_tokens = min(kv_tokens, max(LEAST_KV_TOKENS, fair))
+        kv_tokens = min(kv_tokens, max(kv_least, fair))
         room -= self._kv(kv_tokens, kv_type)
         ring = comfortable if room >= comfortable else smallest_ring(self.units)
         return kv_tokens, choose(self.units, room - ring, ring)
@@ -223,7 +238,7 @@ class Planner:
         self,
         budget: int | None,
         kv_tokens: int,
-        kv_type: str,
+        kv_type: KvType,
         rows: tuple[int, int],
         residency: Residency | None,
     ) -> MemoryPlan:
@@ -249,3 +264,17 @@ class Planner:
             max_rows=rows[0],
             max_outputs=rows[1],
         )
+
+
+def plan_for(path: Path, base_bytes: int, settings: Settings, budget: int | None) -> MemoryPlan:
+    """The plan for a model file, without loading it.
+
+    Args:
+        base_bytes: what the process takes without a model.
+
+    Raises:
+        EngineError: the file is damaged, or its model not supported.
+        OverBudgetError: the budget is too small for it.
+    """
+    with open_gguf(path) as file:
+        return Planner(file, read_config(file), base_bytes, settings).plan(budget)

@@ -20,6 +20,7 @@ from assistantd.config import Config, LimitsConfig
 from assistantd.daemon import Daemon
 from clients import Client
 from clients.errors import Busy, DeadlineExceeded, InternalError, ShuttingDown
+from engine.plan import MemoryPlan
 
 WAIT_S = 20
 
@@ -46,6 +47,8 @@ class SteppedEngine:
             architecture="llama", parameters=1, quantization="F32", n_layers=1, vocab_size=256
         )
         self.context_length = 1000
+        self.base_bytes = 1
+        self.plan = MemoryPlan(None, None, {"weights": 1}, 16, 16, "f16", 1, 1, 1)
         self.tokenizer = SimpleNamespace(
             encode=lambda text, add_bos: list(text.encode()), add_bos=False, bos_id=None
         )

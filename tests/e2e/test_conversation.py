@@ -9,7 +9,7 @@ import zmq
 
 from assistantd import protocol
 from clients.errors import BadRequest, DeadlineExceeded, NotFound, TooLarge
-from tests.e2e.conftest import RunningDaemon
+from tests.running import RunningDaemon
 
 LONG_TEXT = " ".join(f"Item {i} costs {3 * i} coins." for i in range(110))
 

@@ -10,7 +10,7 @@ import pytest
 
 from clients import Client
 from clients.errors import AssistantError
-from tests.e2e.conftest import RunningDaemon
+from tests.running import RunningDaemon
 
 
 class Talker(threading.Thread):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import RunningDaemon
+from tests.running import RunningDaemon
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ import zmq
 
 from assistantd import protocol
 from clients import Client
-from tests.e2e.conftest import RunningDaemon
+from tests.running import RunningDaemon
 
 GARBAGE = (
     [b""],

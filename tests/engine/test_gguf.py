@@ -13,6 +13,7 @@ from engine.config import read_config
 from engine.errors import EngineError, ModelFormatError, UnsupportedModelError
 from engine.gguf import open_gguf
 from engine.info import describe
+from engine.plan import Settings, plan_for
 from tests.engine.tiny_models import Spec, Type, write_model
 
 
@@ -39,11 +40,11 @@ def test_agrees_with_the_gguf_package(model: Path) -> None:
 
 
 def test_real_model(smollm2_path: Path) -> None:
-    info, memory = describe(smollm2_path, kv_tokens=8192)
+    info = describe(smollm2_path)
     assert info.parameters == 134_515_008  # the model card says 135M
     assert (info.quantization, info.context_length, info.n_layers) == ("Q4_1", 8192, 30)
-    assert memory["kv_cache"] == 8192 * 30 * 2 * 192 * 2
-    assert memory["total"] == sum(v for k, v in memory.items() if k != "total")
+    plan = plan_for(smollm2_path, 0, Settings(2, 8192), None)
+    assert plan.owners["kv_cache"] == 8192 * 30 * 2 * 192 * 2
 
 
 def header(n_tensors: int = 0, n_metadata: int = 0, version: int = 3) -> bytes:
