@@ -512,15 +512,18 @@ class Scheduler:
         self.memory = engine.memory()
 
     def _set_budget(self, budget: int | None, reply: ReplyTo) -> None:
+        # the watch is told of a larger budget before it is used, of a smaller one after
+        self.on_budget(max(budget, self._budget) if budget and self._budget else None)
         try:
             if self._engine is not None:
                 self._engine.set_budget(budget)
                 self._planned()
-        except OverBudgetError as problem:
-            reply(error("over_budget", f"the running model cannot shrink so far: {problem}"))
-            return
         except EngineError as problem:
-            reply(error("model_error", str(problem)))
+            self.on_budget(self._budget)
+            if isinstance(problem, OverBudgetError):
+                reply(error("over_budget", f"the running model cannot shrink so far: {problem}"))
+            else:
+                reply(error("model_error", str(problem)))
             return
         self._budget = budget
         setting = str(budget) if budget else "none"

@@ -192,6 +192,7 @@ class Engine:
                 )
                 try:
                     engine = cls(file, config, model, weights, planner, plan, prompt_lookup)
+                    file.forget_lists()
                     if plan.residency is not None:
                         weights.hold(
                             plan.residency, lambda n, of: report("reading the weights", n, of)

@@ -112,6 +112,14 @@ class GGUFFile:
         tensor = self.tensors[name]
         return self.data[tensor.offset : tensor.offset + tensor.n_bytes]
 
+    def forget_lists(self) -> None:
+        """Drop lists and arrays from the metadata, when the vocabulary has been read: megabytes."""
+        self.metadata = {
+            key: value
+            for key, value in self.metadata.items()
+            if not isinstance(value, list | np.ndarray)
+        }
+
     def close(self) -> None:
         """Unmap the file. Views handed out earlier keep it mapped until they are gone."""
         self.data = np.empty(0, np.uint8)

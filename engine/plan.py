@@ -3,7 +3,8 @@
 Made before anything is loaded, from the file's header alone (no numba, no weights read). Every
 byte of the budget has an owner:
 
-    libraries      interpreter, libraries, kernels, vocabulary, sessions: what is there before
+    libraries      interpreter, libraries, kernels, vocabulary
+    sessions       requests and conversations that are worked on: text, samplers, the database
     weights        resident units, embedding rows, norms; all of the file if it is used in place
     stream         the ring that streamed units go through
     kv_cache       what conversations have left in memory
@@ -37,6 +38,9 @@ MARGIN_SHARE, MARGIN_BYTES = 0.03, 8 << 20
 """Of the budget, and at least, kept free."""
 VOCABULARY_BYTES = 200
 """For each token: its text, its place in tables, what reading the header leaves behind."""
+SESSION_BYTES = 4 << 20
+SAMPLER_BYTES = 24
+"""Requests that are worked on: in all, and for each token of the vocabulary."""
 KV_SHARE = 0.15
 """Of the budget: conversations get no more than this while weights are being streamed."""
 LEAST_KV_TOKENS = 512
@@ -127,6 +131,7 @@ class Planner:
         self._vectors = 4 * config.dim * (2 * config.n_layers + 1) + MAX_ROWS * row_bytes
         self.base_bytes = base_bytes
         self._libraries = base_bytes + VOCABULARY_BYTES * config.vocab_size
+        self._sessions = SESSION_BYTES + SAMPLER_BYTES * config.vocab_size
         self._kv_tokens = min(settings.kv_tokens, 4 * config.max_context)
         self._small_type: KvType = "q8" if settings.kv_may_shrink else settings.kv_type
 
@@ -183,6 +188,11 @@ class Planner:
         plan = self._assemble(budget, kv_tokens, running.kv_type, rows, residency)
         return replace(plan, kv_most=running.kv_most)
 
+    @property
+    def _base(self) -> int:
+        """What does not depend on the budget."""
+        return self._libraries + self._sessions + self._vectors
+
     # --- sums --------------------------------------------------------------------------------
 
     def _kv(self, n_tokens: int, kv_type: KvType) -> int:
@@ -202,7 +212,7 @@ class Planner:
 
     def _room(self, budget: int, activations: int) -> int:
         """What a budget leaves for the cache, the ring, and weights that stay."""
-        return budget - self._margin(budget) - self._libraries - self._vectors - activations
+        return budget - self._margin(budget) - self._base - activations
 
     def _least(self, kv_type: KvType, kv_least: int = LEAST_KV_TOKENS) -> int:
         """The smallest room that will do."""
@@ -212,7 +222,7 @@ class Planner:
     def _check(
         self, budget: int, activations: int, kv_type: KvType, kv_least: int = LEAST_KV_TOKENS
     ) -> None:
-        fixed = self._libraries + self._vectors + activations + self._least(kv_type, kv_least)
+        fixed = self._base + activations + self._least(kv_type, kv_least)
         smallest = max(fixed + MARGIN_BYTES, int(fixed / (1 - MARGIN_SHARE)))
         if budget < smallest:
             raise OverBudgetError(budget, smallest)
@@ -245,6 +255,7 @@ class Planner:
         resident = residency.resident_bytes if residency else self._file_bytes
         owners = {
             "libraries": self._libraries,
+            "sessions": self._sessions,
             "weights": resident + self._vectors,
             "stream": residency.ring_bytes if residency else 0,
             "kv_cache": self._kv(kv_tokens, kv_type),

@@ -121,6 +121,7 @@ class Streamer:
         for fd in (*self.ready.tolist(), *self._tell_ready, self._take_done, self.done):
             os.close(fd)
         self._view.release()
+        self._ring.close()  # at once: the generator of pieces keeps this object for a while
 
     def _write_byte(self, value: int) -> None:
         os.write(self.done, bytes([value]))

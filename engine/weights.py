@@ -128,6 +128,7 @@ class Weights:
         """
         self._close_streamer()
         self._resting = False
+        self.drop_map()  # or what is read now would be in memory twice
         if self._disk is None:
             self._disk = DirectFile(self._file.path)
         self.residency = residency
@@ -158,8 +159,6 @@ class Weights:
             )
             flags[unit.step] = not residency.resident[i]
         self.views.token_embd[0] = self._record("token_embd", self._rows.ctypes.data)
-        # what reading the header and the vectors has brought into memory
-        self.drop_map()
 
     def unhold(self) -> None:
         """Give the memory of held units and the ring back; from here on all is mapped."""

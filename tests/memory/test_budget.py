@@ -140,17 +140,19 @@ def soak(daemon: RunningDaemon, n_requests: int, budgets: list[int], expected: s
 
     Returns the resident bytes at each tenth of it, under the same budget.
     """
-    rng = random.Random(0)
     seen = []
     with ThreadPoolExecutor(4) as pool:
         clients = [daemon.client() for _ in range(4)]
+        rngs = [random.Random(i) for i in range(4)]
 
-        def one(number: int) -> None:
-            client = clients[number % 4]
-            session = f"s{rng.randrange(12)}"
-            kind = rng.random()
+        def work(i: int, n: int) -> None:
+            for _ in range(n):
+                one(clients[i], rngs[i])
+
+        def one(client: Client, rng: random.Random) -> None:
+            session, kind = f"s{rng.randrange(12)}", rng.random()
             if kind < 0.6:
-                client.ask(f"Number {number}?", session=session, max_tokens=4).wait()
+                client.ask(f"What is {kind}?", session=session, max_tokens=4).wait()
             elif kind < 0.8:
                 client.complete("one, two, " * rng.randrange(1, 80), max_tokens=4).wait()
             elif kind < 0.9:
@@ -164,7 +166,8 @@ def soak(daemon: RunningDaemon, n_requests: int, budgets: list[int], expected: s
         for tenth in range(10):
             for budget in budgets:
                 set_budget(clients[0], budget * MIB)
-                list(pool.map(one, range(n_requests // 10 // len(budgets))))
+                n = n_requests // 40 // len(budgets)
+                list(pool.map(work, range(4), [n] * 4))
                 assert clients[0].status().memory["rss"] <= budget * MIB
             if tenth:  # the first fills caches
                 seen.append(clients[0].status().memory["rss"])
