@@ -14,15 +14,15 @@ class Theirs:
         SystemExit: llama.cpp cannot open the file, or decode.
     """
 
-    def __init__(self, path: Path, n_threads: int, n_context: int) -> None:
+    def __init__(self, path: Path, n_threads: int, n_context: int, *, repack: bool = True) -> None:
         import llama_cpp
 
         self.api = llama_cpp
         self._silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
         llama_cpp.llama_log_set(self._silence, ctypes.c_void_p(0))
-        model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
+        settings = llama_cpp.llama_model_default_params()
+        settings.use_extra_bufts = repack
+        model = llama_cpp.llama_model_load_from_file(str(path).encode(), settings)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_context, 512, 512
         params.n_threads = params.n_threads_batch = n_threads
