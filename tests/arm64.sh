@@ -53,10 +53,12 @@ dev = [p for p in project["optional-dependencies"]["dev"] if not p.startswith(li
 print(*project["dependencies"], *dev, sep="\n")
 PY
 )
+platforms=(manylinux{2014,_2_17,_2_28,_2_31,_2_34}_aarch64)
 "$python" -m pip install --quiet --no-compile --upgrade --only-binary=:all: \
-  --python-version 3.11 --implementation cp --platform manylinux_2_28_aarch64 \
-  --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+  --python-version 3.11 --implementation cp "${platforms[@]/#/--platform=}" \
   --target "$root/site" "${packages[@]}"
+# and the project's own metadata, which says its version; its code is read from /src
+"$python" -m pip install --quiet --no-compile --upgrade --no-deps --target "$root/site" "$repository"
 
 mkdir -p "$root/debian"/{site,src,proc,dev}
 cleanup() {
