@@ -49,7 +49,7 @@ def show(settings: Settings, name: str) -> None:
     from clients.cli.connection import connect
 
     with connect(settings, start=True) as client:
-        model = client.model(name)
+        model = client.show_model(name)
     if settings.json:
         print_json(model)
         return
