@@ -14,10 +14,12 @@ from typing import Any, Self
 import zmq
 
 from assistantd.protocol import (
+    Budget,
     Done,
     ModelInfo,
     Models,
     Ping,
+    PlanInfo,
     Request,
     SessionInfo,
     Sessions,
@@ -193,9 +195,10 @@ class AsyncClient:
         """Models on the daemon's disk."""
         return present((await self.request(Models(op="list"))).models, "models")
 
-    async def model(self, name: str) -> ModelInfo:
-        """One model in full, with the memory it will need. Raises NotFound."""
-        return present((await self.request(Models(op="show", name=name))).model, "model")
+    async def show_model(self, name: str, budget: int | None = None) -> ModelInfo:
+        """One model in full, and how it would use a memory budget; see Client.show_model."""
+        done = await self.request(Models(op="show", name=name, budget=budget))
+        return present(done.model, "model")
 
     async def pull(self, name: str, on_progress: OnProgress | None = None) -> ModelInfo:
         """Download a model: a name, a URL, or a Hugging Face ORG/REPO/FILE.gguf."""
@@ -214,6 +217,10 @@ class AsyncClient:
     async def remove_model(self, name: str) -> Done:
         """Delete a model from the daemon's disk. Raises NotFound."""
         return await self.request(Models(op="remove", name=name))
+
+    async def set_budget(self, n_bytes: int) -> PlanInfo | None:
+        """Change the memory budget until the daemon restarts; see Client.set_budget."""
+        return (await self.request(Budget(bytes=n_bytes))).plan
 
     async def shutdown(self) -> Done:
         """Stop the daemon as SIGTERM would."""

@@ -17,10 +17,12 @@ from typing import Any, Self
 import zmq
 
 from assistantd.protocol import (
+    Budget,
     Done,
     ModelInfo,
     Models,
     Ping,
+    PlanInfo,
     Request,
     SessionInfo,
     Sessions,
@@ -241,9 +243,18 @@ class Client:
         """Models on the daemon's disk."""
         return present(self.request(Models(op="list")).models, "models")
 
-    def model(self, name: str) -> ModelInfo:
-        """One model in full, with the memory it will need. Raises NotFound."""
-        return present(self.request(Models(op="show", name=name)).model, "model")
+    def show_model(self, name: str, budget: int | None = None) -> ModelInfo:
+        """One model in full, and how it would use a memory budget.
+
+        Args:
+            budget: bytes; 0 for no budget, None for the daemon's own. If it is too small, the
+                model's `plan.smallest` is the smallest that would do.
+
+        Raises:
+            NotFound: there is no such model.
+        """
+        request = Models(op="show", name=name, budget=budget)
+        return present(self.request(request).model, "model")
 
     def pull(self, name: str, on_progress: OnProgress | None = None) -> ModelInfo:
         """Download a model: a name, a URL, or a Hugging Face ORG/REPO/FILE.gguf."""
@@ -260,6 +271,17 @@ class Client:
     def remove_model(self, name: str) -> Done:
         """Delete a model from the daemon's disk. Raises NotFound."""
         return self.request(Models(op="remove", name=name))
+
+    def set_budget(self, n_bytes: int) -> PlanInfo | None:
+        """Change the memory budget until the daemon restarts; 0 for none.
+
+        Returns:
+            What comes of it for the model in memory; None if there is none.
+
+        Raises:
+            OverBudget: the model in memory cannot do with so little; the old budget holds.
+        """
+        return self.request(Budget(bytes=n_bytes)).plan
 
     def shutdown(self) -> Done:
         """Stop the daemon as SIGTERM would."""

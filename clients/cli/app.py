@@ -31,6 +31,8 @@ COMMANDS = {
     "ask": "clients.cli.ask",
     "chat": "clients.cli.chat",
     "status": "clients.cli.daemon",
+    "top": "clients.cli.top",
+    "budget": "clients.cli.budget",
     "start": "clients.cli.daemon",
     "stop": "clients.cli.daemon",
     "ping": "clients.cli.daemon",
@@ -118,6 +120,8 @@ def root(ctx: click.Context) -> None:
     assistant -c "and in one sentence?"      go on with the last session
     assistant chat                           talk
     assistant models list                    what it can run
+    assistant budget 400M                    how much memory it may use
+    assistant top                            look on while it works
     assistant COMMAND --help                 more about each command
 
     \b

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clients.cli.output import human_bytes, human_span, pairs, print_json
+from clients.cli.output import human_span, pairs, print_json
 from clients.cli.settings import HELP, Settings, common, pass_settings
 
 if TYPE_CHECKING:
@@ -24,19 +24,34 @@ _STATES = {
 @common
 @pass_settings
 def status(settings: Settings) -> None:
-    """How the daemon is: its model, queue, memory and speed."""
+    """How the daemon is: its model, queue, memory and speed.
+
+    \b
+    assistant status            the bar shows what each part may use of the memory budget
+    assistant status | cat      the same in plain words
+    assistant status --json     for scripts, in bytes
+    assistant top               look on while it works
+
+    "planned" is what was set aside, "memory" what the process takes at this moment. Weights that
+    are "streamed" do not fit, and are read from the disk for every token.
+    """
     from clients.cli.connection import connect
+    from clients.cli.ledger import print_bar
 
     with connect(settings, start=False) as client:
         endpoint, info = client.endpoint, client.status()
     if settings.json:
         print_json(info)
-    else:
-        pairs(describe(info, endpoint))
+        return
+    pairs(describe(info, endpoint))
+    if info.plan is not None:
+        print_bar(info.plan, info.memory)
 
 
 def describe(info: "StatusInfo", endpoint: str) -> list[tuple[str, str]]:
     """Labels and values of a status."""
+    from clients.cli.ledger import budget_row, plan_rows, speed, use_row
+
     state = _STATES[info.state] + (f": {info.message}" if info.message else "")
     queue = info.queue
     rows = [
@@ -51,10 +66,9 @@ def describe(info: "StatusInfo", endpoint: str) -> list[tuple[str, str]]:
         ("served", f"{info.requests_served:,} requests, {info.tokens_generated:,} tokens"),
     ]
     if info.tokens_per_second is not None:
-        rows.append(("last speed", f"{info.tokens_per_second:.1f} tokens/s"))
-    memory = (f"{name.replace('_', ' ')} {human_bytes(n)}" for name, n in info.memory.items())
-    rows.append(("memory", ", ".join(memory)))
-    return rows
+        rows.append(("last speed", speed(info.tokens_per_second)))
+    rows += [budget_row(info.budget), use_row(info)]
+    return rows + (plan_rows(info.plan, info.memory) if info.plan is not None else [])
 
 
 @click.command(context_settings=HELP)

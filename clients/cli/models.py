@@ -4,6 +4,7 @@ import click
 
 from clients.cli.output import clean, human_bytes, human_count, pairs, print_json, table
 from clients.cli.settings import HELP, Settings, common, pass_settings
+from clients.cli.sizes import size
 
 
 @click.group(context_settings=HELP)
@@ -14,6 +15,7 @@ def models() -> None:
     assistant models pull smollm2                     the default, 98 MB
     assistant models pull ORG/REPO/FILE.gguf          from Hugging Face
     assistant models pull https://HOST/FILE.gguf
+    assistant models show NAME --budget 400M          would it fit, and how fast would it be
     assistant models load FILE                        answer with it from now on
     """
 
@@ -42,31 +44,42 @@ def list_(settings: Settings) -> None:
 
 @models.command()
 @click.argument("name")
+@click.option(
+    "--budget",
+    type=size,
+    metavar="SIZE",
+    help="Plan for this budget, as 400M, 1.5G or none; by default the daemon's.",
+)
 @common
 @pass_settings
-def show(settings: Settings, name: str) -> None:
-    """A model in detail, with the memory it will need."""
+def show(settings: Settings, name: str, budget: int | None) -> int:
+    """A model in detail, and how it would use a memory budget.
+
+    \b
+    assistant models show smollm2                  with the budget the daemon has
+    assistant models show smollm2 --budget 200M    with another one; nothing is changed
+    assistant models show smollm2 --budget none    with as much as it takes
+
+    A model that does not fit whole still works: some weights stay in memory, the others are read
+    from the disk for every token, which costs speed. If even that does not fit in the --budget,
+    the smallest that would do is shown, and the exit code is 1.
+    """
     from clients.cli.connection import connect
+    from clients.cli.ledger import budget_row, plan_rows, print_bar
 
     with connect(settings, start=True) as client:
-        model = client.model(name)
+        model = client.show_model(name, budget)
+    plan = model.plan
+    code = 1 if budget is not None and plan is not None and plan.smallest is not None else 0
     if settings.json:
         print_json(model)
-        return
-    memory = model.memory_bytes or {}
-    parts = ", ".join(
-        f"{name.replace('_', ' ')} {human_bytes(n)}"
-        for name, n in memory.items()
-        if name != "total"
-    )
-    total = f"{human_bytes(memory['total'])} ({parts})" if "total" in memory else parts
+        return code
     heads = f"{model.n_heads} ({model.n_kv_heads} for keys and values)" if model.n_heads else None
     rows = [
         ("name", model.name),
         ("problem", model.problem),
         ("in memory", "yes" if model.loaded else "no"),
         ("size on disk", human_bytes(model.size_bytes)),
-        ("memory needed", total or None),
         ("architecture", model.architecture),
         ("parameters", human_count(model.parameters) if model.parameters else None),
         ("quantization", model.quantization),
@@ -81,7 +94,12 @@ def show(settings: Settings, name: str) -> None:
         ("sha256", model.sha256),
         ("file", model.path),
     ]
+    if plan is not None:
+        rows += [budget_row(plan.budget), *plan_rows(plan, {})]
     pairs([(label, value) for label, value in rows if value])
+    if plan is not None:
+        print_bar(plan, {})
+    return code
 
 
 @models.command()

@@ -51,12 +51,27 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> None:
-    """Names and values, aligned; the names coloured on a terminal."""
+    """Names and values, aligned; on a terminal the names coloured and long values folded."""
     width = max(len(name) for name, _ in rows)
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    terminal = sys.stdout.isatty()
+    dumb = os.environ.get("TERM") == "dumb"
+    colour = terminal and not dumb and not os.environ.get("NO_COLOR")
     for name, value in rows:
         label = f"{name:{width}}"
-        print(f"\x1b[1m{label}\x1b[0m  {clean(value)}" if colour else f"{label}  {clean(value)}")
+        lines = _folded(clean(value), width + 2) if terminal else [clean(value)]
+        print(f"\x1b[1m{label}\x1b[0m  {lines[0]}" if colour else f"{label}  {lines[0]}")
+        for line in lines[1:]:
+            print(" " * (width + 2) + line)
+
+
+def _folded(text: str, indent: int) -> list[str]:
+    """Lines that fit beside `indent` columns; a path or a checksum stays in one piece."""
+    import shutil
+    import textwrap
+
+    width = max(10, shutil.get_terminal_size().columns - indent)
+    folded = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return folded or [""]
 
 
 def human_bytes(n_bytes: float) -> str:

@@ -30,6 +30,7 @@ from assistantd.protocol import (
     Done,
     Error,
     ErrorInfo,
+    PlanInfo,
     QueueStatus,
     Reply,
     Request,
@@ -58,6 +59,30 @@ def status_info(**changes: object) -> StatusInfo:
     for name, value in changes.items():
         setattr(info, name, value)
     return info
+
+
+def plan_info(**changes: object) -> PlanInfo:
+    """A plan in which some weights are streamed; every owner has another size."""
+    owners = {
+        "libraries": 60,
+        "weights": 110,
+        "stream": 20,
+        "kv_cache": 40,
+        "activations": 15,
+        "margin": 55,
+    }
+    plan = PlanInfo(
+        budget=300 << 20,
+        owners={name: n << 20 for name, n in owners.items()},
+        resident_bytes=100 << 20,
+        streamed_bytes=50 << 20,
+        kv_tokens=2048,
+        kv_type="q8",
+        tokens_per_second=12.5,
+    )
+    for name, value in changes.items():
+        setattr(plan, name, value)
+    return plan
 
 
 def timings(**changes: float) -> Timings:

@@ -1,11 +1,14 @@
 """A program on a pseudo-terminal: types to it, and reads until expected text has come."""
 
+import fcntl
 import os
 import pty
 import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 from types import TracebackType
 from typing import Self
 
@@ -22,11 +25,19 @@ CTRL_C, CTRL_D, ENTER, ESCAPE = "\x03", "\x04", "\r", "\x1b"
 
 
 class Terminal:
-    """Runs `command` with stdin, stdout and stderr on a terminal of its own."""
+    """Runs `command` with stdin, stdout and stderr on a terminal of its own.
 
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+    Attributes:
+        seen: everything printed, without escape sequences.
+        raw: the same with them.
+    """
+
+    def __init__(
+        self, command: list[str], env: dict[str, str], *, columns: int = 80, term: str = "xterm"
+    ) -> None:
         self._master, slave = pty.openpty()
-        self.seen = ""
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.seen = self.raw = ""
         self._unread = ""
         try:
             self.process = subprocess.Popen(
@@ -35,7 +46,7 @@ class Terminal:
                 stdout=slave,
                 stderr=slave,
                 start_new_session=True,
-                env={**env, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+                env={**env, "TERM": term, "PROMPT_TOOLKIT_NO_CPR": "1"},
             )
         finally:
             os.close(slave)
@@ -67,7 +78,9 @@ class Terminal:
         if not data:
             assert at_end is not None, f"it ended before {expected!r}, saw:\n{self.seen}"
             return at_end
-        text = _SEQUENCES.sub("", data.decode("utf-8", "replace"))
+        raw = data.decode("utf-8", "replace")
+        self.raw += raw
+        text = _SEQUENCES.sub("", raw)
         self.seen += text
         return text or " "
 

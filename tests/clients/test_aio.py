@@ -225,7 +225,7 @@ def test_wait_ready_for_a_daemon_that_starts_later(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", range(len(VERBS)))
 def test_verbs(daemon: ScriptedDaemon, number: int) -> None:
     _, request, reply, result = VERBS[number]
-    for kind in ("sessions", "models", "shutdown"):
+    for kind in ("sessions", "models", "budget", "shutdown"):
         daemon.on(kind, lambda r, send: send(reply))
     verbs: list[Callable[[AsyncClient], Awaitable[object]]] = [
         lambda c: c.sessions(),
@@ -233,7 +233,10 @@ def test_verbs(daemon: ScriptedDaemon, number: int) -> None:
         lambda c: c.rename_session("s1", "t"),
         lambda c: c.delete_session("s1"),
         lambda c: c.models(),
-        lambda c: c.model("tiny"),
+        lambda c: c.show_model("tiny"),
+        lambda c: c.show_model("tiny", budget=0),
+        lambda c: c.set_budget(1 << 20),
+        lambda c: c.set_budget(0),
         lambda c: c.pull("tiny"),
         lambda c: c.load("tiny"),
         lambda c: c.unload(),

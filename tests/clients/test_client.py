@@ -13,6 +13,7 @@ import pytest
 
 import clients
 from assistantd.protocol import (
+    Budget,
     Cancel,
     Chat,
     Complete,
@@ -35,6 +36,7 @@ from tests.clients.scripted_daemon import (
     ScriptedDaemon,
     Send,
     fail,
+    plan_info,
     say,
     say_until_cancelled,
     status_info,
@@ -42,6 +44,7 @@ from tests.clients.scripted_daemon import (
 
 SESSION = SessionInfo(id="s1", title="Rivers", created_at=1.0, updated_at=2.0, n_messages=2)
 MODEL = ModelInfo(name="tiny", size_bytes=1000)
+PLAN = plan_info()
 
 
 @pytest.fixture
@@ -500,7 +503,15 @@ VERBS: list[tuple[Callable[[Client], object], Request, Done, object]] = [
         "ok",
     ),
     (lambda c: c.models(), Models(op="list"), Done(models=[]), []),
-    (lambda c: c.model("tiny"), Models(op="show", name="tiny"), Done(model=MODEL), MODEL),
+    (lambda c: c.show_model("tiny"), Models(op="show", name="tiny"), Done(model=MODEL), MODEL),
+    (
+        lambda c: c.show_model("tiny", budget=0),
+        Models(op="show", name="tiny", budget=0),
+        Done(model=MODEL),
+        MODEL,
+    ),
+    (lambda c: c.set_budget(1 << 20), Budget(bytes=1 << 20), Done(plan=PLAN), PLAN),
+    (lambda c: c.set_budget(0), Budget(bytes=0), Done(message="ok"), None),
     (lambda c: c.pull("tiny"), Models(op="pull", name="tiny"), Done(model=MODEL), MODEL),
     (lambda c: c.load("tiny"), Models(op="load", name="tiny"), Done(model=MODEL), MODEL),
     (lambda c: c.unload().message, Models(op="unload"), Done(message="ok"), "ok"),
@@ -523,7 +534,7 @@ def test_verbs(
     reply: Done,
     result: object,
 ) -> None:
-    for kind in ("sessions", "models", "shutdown"):
+    for kind in ("sessions", "models", "budget", "shutdown"):
         daemon.on(kind, lambda r, send: send(reply))
     assert verb(client) == result
     assert daemon.requests == [request_]
