@@ -32,6 +32,7 @@ from engine.info import (
 from engine.jit import is_warm
 from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
+from engine.kv_disk import fingerprint, open_disk
 from engine.lookup import PromptLookup
 from engine.model import Model
 from engine.sampler import Sampler, SamplingParams
@@ -126,9 +127,11 @@ class Engine:
             )
         self.chat = ChatTemplate.from_metadata(file.metadata, self.tokenizer)
         self._cache = KVCache(config, kv_tokens, kv_type)
+        self._kv_type = kv_type
         self._prompt_lookup = prompt_lookup
         self.tokens_guessed, self.guesses_right = 0, 0
         self.kv_tokens = self._cache.n_pages * PAGE
+        self._kv_limit = self._cache.n_pages
         self.context_length = min(config.max_context, self.kv_tokens)
         self._sequences: list[Sequence] = []
         self._seconds_per_row: float | None = None
@@ -142,6 +145,8 @@ class Engine:
         n_threads: int | None = None,
         kv_tokens: int = DEFAULT_KV_TOKENS,
         kv_type: str = "f16",
+        kv_dir: Path | None = None,
+        kv_disk_bytes: int = 0,
         prompt_lookup: bool = True,
         progress: ProgressCallback | None = None,
     ) -> "Engine":
@@ -151,6 +156,8 @@ class Engine:
             n_threads: worker threads; None for one per physical core.
             kv_tokens: capacity of the KV cache over all sequences, in tokens.
             kv_type: "f16", or "q8" for half the memory (kernels/attention.py).
+            kv_dir: folder of this engine's own, for what the KV cache has no room for, at most
+                kv_disk_bytes; `close` saves the cache there and the next `load` finds it.
             prompt_lookup: guess tokens from the text so far and check several in one pass; the
                 answer is the same with and without.
             progress: called with (message, completed, total).
@@ -184,6 +191,8 @@ class Engine:
                     3,
                 )
                 engine._warm_up()
+                if kv_dir is not None and kv_disk_bytes > 0:
+                    engine._use_disk(kv_dir, kv_disk_bytes)
             except BaseException:
                 model.close()
                 raise
@@ -207,6 +216,12 @@ class Engine:
         )
         sequence.close()
 
+    def _use_disk(self, folder: Path, n_bytes: int) -> None:
+        own = fingerprint(self._file, self._kv_type, self._cache.page_bytes)
+        disk = open_disk(folder, self._cache.page_bytes, n_bytes, own)
+        if disk is not None:
+            self._cache.attach(disk.file, disk.saved)
+
     # --- sequences ---------------------------------------------------------------------------
 
     def has_room(self, n_prompt_tokens: int, max_tokens: int | None = None) -> bool:
@@ -218,7 +233,10 @@ class Engine:
         if len(self._sequences) >= MAX_OUTPUTS:
             return False
         needed = self._pages_for(n_prompt_tokens, max_tokens)
-        return needed <= self._cache.n_pages - sum(s.reserved_pages for s in self._sequences)
+        return needed <= self._cache.limit - self._reserved_pages()
+
+    def _reserved_pages(self) -> int:
+        return sum(sequence.reserved_pages for sequence in self._sequences)
 
     def _pages_for(self, n_prompt_tokens: int, max_tokens: int | None) -> int:
         n_tokens = n_prompt_tokens + self._limit(n_prompt_tokens, max_tokens)
@@ -251,7 +269,7 @@ class Engine:
 
             constraint = Constraint(self.tokenizer, params.grammar)
         sampler = Sampler(params, self._config.vocab_size, prompt_ids, constraint)
-        cache = self._cache.open(prompt_ids)
+        cache = self._cache.open(prompt_ids, self._seconds_per_row)
         sequence = Sequence(
             prompt_ids=prompt_ids,
             params=params,
@@ -275,6 +293,8 @@ class Engine:
         sequence.finish_reason = reason
         self._sequences.remove(sequence)
         sequence.cache.close()
+        if self._cache.limit != self._kv_limit:
+            self._apply_kv_limit()
         return sequence.stops.push(sequence.decoder.flush())[0] + sequence.stops.flush()
 
     @property
@@ -428,10 +448,32 @@ class Engine:
             "activations": self._model.buffer_bytes,
         }
 
+    def limit_kv(self, n_tokens: int) -> int:
+        """Hold at most so many tokens in the KV cache, up to what it was made with.
+
+        What is kept only as a cache goes to disk at once; sequences keep what was set aside for
+        them, and it goes when they end. `context_length` follows.
+
+        Returns:
+            The tokens that may be held now.
+        """
+        self._kv_limit = max(1, min(n_tokens // PAGE, self._cache.n_pages))
+        return self._apply_kv_limit()
+
+    def _apply_kv_limit(self) -> int:
+        n_pages = self._cache.set_limit(max(self._kv_limit, self._reserved_pages()))
+        self.context_length = min(self._config.max_context, self._kv_limit * PAGE)
+        return n_pages * PAGE
+
+    def forget_cached(self) -> None:
+        """Forget all keys and values but those in use, in memory and on disk; these follow."""
+        self._cache.clear()
+
     def close(self) -> None:
-        """End the worker threads and unmap the model."""
+        """Save the KV cache if it has a folder, end the worker threads and unmap the model."""
         for sequence in list(self._sequences):
             self.finish(sequence, "cancelled")
+        self._cache.save()
         self._model.close()
         self._file.close()
 
