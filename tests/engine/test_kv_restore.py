@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import PromptTooLongError
 from engine.generate import Engine, Phase
 from engine.kv_disk import DATA_NAME, INDEX_NAME
 from engine.sampler import SamplingParams
@@ -79,7 +80,8 @@ def test_the_limit_is_lowered_between_turns(
     while sequence.phase is not Phase.FINISHED:
         engine.step()
     assert engine.memory()["kv_used"] <= engine.memory()["kv_capacity"] // 64
-    assert not engine.has_room(100, 10)
+    with pytest.raises(PromptTooLongError):
+        engine.start([1] * 100, GREEDY)
     assert engine.limit_kv(512) == engine.context_length == 512
     for number in range(1, 3):
         talks.turn(engine, number)
