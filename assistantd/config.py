@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from assistantd import budget, protocol
+from assistantd.sizes import parse_size
 
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 
@@ -37,8 +38,19 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens of conversation kept in memory, over all clients."""
     kv_type: Literal["f16", "q8"] = "f16"
     """How they are kept: half precision, or bytes, which take half the memory."""
+    kv_disk: int | str = "1G"
+    """Room on disk for conversations that memory has none for, and for all of them while the
+    daemon is stopped: a size, as 400M or 1.5G; 0 keeps nothing."""
     prompt_lookup: bool = True
     """Guess tokens from the text so far: answers that quote come faster, and are the same."""
+
+    def __post_init__(self) -> None:
+        parse_size(self.kv_disk)  # its ValueError becomes a ValidationError
+
+    @property
+    def kv_disk_bytes(self) -> int:
+        """kv_disk in bytes."""
+        return parse_size(self.kv_disk)
 
 
 class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,6 +123,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             return Path(state.split(":")[0])
         home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
         return Path(home).expanduser() / "assistantd"
+
+    @property
+    def kv_path(self) -> Path:
+        """The folder of what [engine] kv_disk keeps."""
+        return self.data_path / "kv"
 
 
 SECTIONS = ("engine", "limits", "sampling", "chat")

@@ -120,9 +120,13 @@ class Daemon:
                 storage = Storage(config.data_path / "sessions.db")
             except (sqlite3.Error, NewerSchemaError) as problem:
                 raise StartError(f"cannot open the sessions: {problem}") from problem
-            closing.callback(storage.close)
             self._storage = storage
             self._store = ModelStore(config.data_path / "models")
+            self._scheduler = Scheduler(config, self._store, storage, load=self._load_engine)  # type: ignore[arg-type]
+            self._scheduler.on_state = self._state_changed
+            # what is deleted until the storage is closed must not stay in what the engine saved
+            closing.callback(self._scheduler.forget_rest)
+            closing.callback(storage.close)
             self._workers = ThreadPoolExecutor(4, thread_name_prefix="models")
             closing.callback(self._workers.shutdown)
             closing.callback(self._cancel_pulls)
@@ -266,6 +270,8 @@ class Daemon:
                 found = store.rename(session, request.title or session)
             else:
                 found = store.delete(session)
+                if found:  # its words are in the engine's cache, too, and perhaps on disk
+                    self._scheduler.forget_cached()
             if not found:
                 text = f"there is no session {session!r}; see `assistant sessions list`"
                 return error("not_found", text)

@@ -22,11 +22,15 @@ def load_engine(path: Path, config: Config, progress: "ProgressCallback") -> "En
     """The real engine."""
     from engine.generate import Engine
 
+    if not config.engine.kv_disk_bytes:
+        forget_saved(config)  # of a time when it was kept
     return Engine.load(
         path,
         n_threads=config.engine.threads or None,
         kv_tokens=config.engine.kv_tokens,
         kv_type=config.engine.kv_type,
+        kv_dir=config.kv_path,
+        kv_disk_bytes=config.engine.kv_disk_bytes,
         prompt_lookup=config.engine.prompt_lookup,
         budget=resolve(config.memory_budget),
         progress=progress,
@@ -79,6 +83,17 @@ def plan_model(
     except OverBudgetError as problem:
         return no_plan(problem.budget, problem.smallest)
     return plan_info(plan, machine)
+
+
+def forget_saved(config: Config) -> None:
+    """Delete what engines have saved of conversations; no engine may be loaded.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    from engine.kv_disk import discard
+
+    discard(config.kv_path)
 
 
 def brief(model: ModelInfo | None) -> ModelInfo | None:

@@ -24,7 +24,7 @@ from msgspec import structs
 from assistantd.budget import Machine, plan_info, resolve
 from assistantd.config import Config
 from assistantd.jobs import FairQueue, Job, ReplyTo
-from assistantd.loading import brief, load_engine, model_info
+from assistantd.loading import brief, forget_saved, load_engine, model_info
 from assistantd.log import fields
 from assistantd.models import DEFAULT_MODEL, ModelStore, StoreError
 from assistantd.prompts import Prompts
@@ -93,6 +93,7 @@ class Scheduler:
         self._resting = False
         self._durations: deque[float] = deque(maxlen=ANSWERS_REMEMBERED)
         self._stop_at: float | None = None
+        self._to_forget = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.ready = threading.Event()
         """Set once the first load has ended, well or not."""
@@ -150,6 +151,15 @@ class Scheduler:
         """There is room again: use the whole budget."""
         self._inbox.put(self._relax)
 
+    def forget_cached(self) -> None:
+        """Forget what the engine keeps of conversations, in memory and on disk.
+
+        It is done before any request that comes later. Answers under way go on; what they use is
+        forgotten when they end.
+        """
+        self._to_forget.set()
+        self._inbox.put(self._forget_cached)
+
     def shut_down(self, grace_s: float) -> None:
         """Refuse what waits, let active answers go on for grace_s seconds, then cancel them."""
         self._inbox.put(lambda: self._shut_down(grace_s))
@@ -157,6 +167,11 @@ class Scheduler:
     def join(self) -> None:
         """Wait for the thread to end."""
         self._thread.join()
+
+    def forget_rest(self) -> None:
+        """After the thread has ended: forget what was still asked to be forgotten."""
+        if not self._thread.is_alive():
+            self._forget_cached()
 
     def queue_status(self) -> QueueStatus:
         """Requests in the daemon."""
@@ -182,8 +197,10 @@ class Scheduler:
                     self._step()
                     self._admit()  # at once: with nothing active the next look at the inbox waits
         finally:
+            self._forget_cached()
             if self._engine is not None:
                 self._engine.close()
+                self._engine = None
 
     def _take_commands(self) -> None:
         """Run what is in the inbox; with nothing to compute, wait for more or for a deadline."""
@@ -427,6 +444,18 @@ class Scheduler:
         self._take_out(job)
         log.warning("failed", extra=fields(request=job.name, code=reply.error.code))
         job.reply(reply)
+
+    def _forget_cached(self) -> None:
+        if not self._to_forget.is_set():
+            return
+        self._to_forget.clear()
+        if self._engine is not None:
+            self._engine.forget_cached()
+            return
+        try:
+            forget_saved(self._config)
+        except OSError as problem:
+            log.error("cannot delete saved state", extra=fields(error=problem))
 
     def _take_out(self, job: Job) -> None:
         if job in self._active:

@@ -26,6 +26,7 @@ from engine.gguf import GGUFFile, open_gguf
 from engine.info import DEFAULT_KV_TOKENS, EngineInfo, KvType, engine_info
 from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
+from engine.kv_disk import fingerprint, open_disk
 from engine.lookup import PromptLookup
 from engine.pages import resident_bytes, trim
 from engine.plan import LEAST_KV_TOKENS, MemoryPlan, Planner, Settings
@@ -124,6 +125,7 @@ class Engine:
             )
         self.chat = ChatTemplate.from_metadata(file.metadata, self.tokenizer)
         self._cache = KVCache(config, plan.kv_tokens, plan.kv_type)
+        self._kv_limit = self._cache.n_pages
         self._prompt_lookup = prompt_lookup
         self.tokens_guessed, self.guesses_right = 0, 0
         self._sequences: list[Sequence] = []
@@ -133,7 +135,7 @@ class Engine:
     @property
     def kv_tokens(self) -> int:
         """Capacity of the KV cache, in tokens, over all sequences."""
-        return self._cache.limit * PAGE
+        return self._kv_limit * PAGE
 
     @property
     def context_length(self) -> int:
@@ -148,6 +150,8 @@ class Engine:
         n_threads: int | None = None,
         kv_tokens: int = DEFAULT_KV_TOKENS,
         kv_type: KvType = "f16",
+        kv_dir: Path | None = None,
+        kv_disk_bytes: int = 0,
         prompt_lookup: bool = True,
         budget: int | None = None,
         progress: ProgressCallback | None = None,
@@ -158,6 +162,8 @@ class Engine:
             n_threads: worker threads; None for one per physical core.
             kv_tokens: capacity of the KV cache over all sequences, in tokens.
             kv_type: "f16", or "q8" for half the memory (kernels/attention.py).
+            kv_dir: folder of this engine's own, for what the KV cache has no room for, at most
+                kv_disk_bytes; `close` saves the cache there and the next `load` finds it.
             prompt_lookup: guess tokens from the text so far and check several in one pass; the
                 answer is the same with and without.
             budget: bytes that the whole process may use; None for as much as it takes. Weights
@@ -198,6 +204,8 @@ class Engine:
                             plan.residency, lambda n, of: report("reading the weights", n, of)
                         )
                     engine._warm_up()
+                    if kv_dir is not None and kv_disk_bytes > 0:
+                        engine._use_disk(kv_dir, kv_disk_bytes)
                 except BaseException:
                     model.close()
                     raise
@@ -225,6 +233,14 @@ class Engine:
         )
         sequence.close()
 
+    def _use_disk(self, folder: Path, n_bytes: int) -> None:
+        own = fingerprint(self._file, self.plan.kv_type, self._cache.page_bytes)
+        disk = open_disk(folder, self._cache.page_bytes, n_bytes, own)
+        if disk is not None:
+            self._cache.attach(disk.file, disk.saved)
+        if not self._weights.is_mapped:
+            self._weights.drop_map()  # the fingerprint has read the header
+
     # --- sequences ---------------------------------------------------------------------------
 
     def has_room(self, n_prompt_tokens: int, max_tokens: int | None = None) -> bool:
@@ -236,7 +252,10 @@ class Engine:
         if len(self._sequences) >= self._model.max_outputs:
             return False
         needed = self._pages_for(n_prompt_tokens, max_tokens)
-        return needed <= self._cache.limit - sum(s.reserved_pages for s in self._sequences)
+        return needed <= self._cache.limit - self._reserved_pages()
+
+    def _reserved_pages(self) -> int:
+        return sum(sequence.reserved_pages for sequence in self._sequences)
 
     def _pages_for(self, n_prompt_tokens: int, max_tokens: int | None) -> int:
         n_tokens = n_prompt_tokens + self._limit(n_prompt_tokens, max_tokens)
@@ -269,7 +288,7 @@ class Engine:
 
             constraint = Constraint(self.tokenizer, params.grammar)
         sampler = Sampler(params, self._config.vocab_size, prompt_ids, constraint)
-        cache = self._cache.open(prompt_ids)
+        cache = self._cache.open(prompt_ids, self._seconds_per_row)
         sequence = Sequence(
             prompt_ids=prompt_ids,
             params=params,
@@ -295,6 +314,8 @@ class Engine:
         sequence.finish_reason = reason
         self._sequences.remove(sequence)
         sequence.cache.close()
+        if self._cache.limit != self._kv_limit:
+            self._apply_kv_limit()
         return sequence.stops.push(sequence.decoder.flush())[0] + sequence.stops.flush()
 
     @property
@@ -457,9 +478,9 @@ class Engine:
             OverBudgetError: too small; nothing has changed.
             ReadError: weights could not be read; they are mapped now.
         """
-        reserved = sum(s.reserved_pages for s in self._sequences) * PAGE
+        reserved = self._reserved_pages() * PAGE
         plan = self._planner.replan(self.plan, budget, max(reserved, LEAST_KV_TOKENS))
-        self._cache.set_limit(plan.kv_tokens // PAGE)
+        self.limit_kv(plan.kv_tokens)
         if plan.residency is None:
             self._weights.unhold()
         elif plan.residency != self.plan.residency:
@@ -474,15 +495,36 @@ class Engine:
 
     def drop_caches(self) -> None:
         """Give back what nobody uses: cached beginnings, pages of the file, free memory."""
-        self._cache.clear()
+        self._cache.set_limit(self._reserved_pages())
+        self._apply_kv_limit()
         if not self._weights.is_mapped:
             self._weights.drop_map()
         trim()
 
+    def limit_kv(self, n_tokens: int) -> int:
+        """Hold at most so many tokens in the KV cache, up to what it was made with.
+
+        What is kept only as a cache goes to disk at once; sequences keep what was set aside for
+        them, and it goes when they end. `context_length` follows.
+
+        Returns:
+            The tokens that may be held now.
+        """
+        self._kv_limit = max(1, min(n_tokens // PAGE, self._cache.n_pages))
+        return self._apply_kv_limit()
+
+    def _apply_kv_limit(self) -> int:
+        return PAGE * self._cache.set_limit(max(self._kv_limit, self._reserved_pages()))
+
+    def forget_cached(self) -> None:
+        """Forget all keys and values but those in use, in memory and on disk; these follow."""
+        self._cache.clear()
+
     def close(self) -> None:
-        """End the worker threads and unmap the model."""
+        """Save the KV cache if it has a folder, end the worker threads and unmap the model."""
         for sequence in list(self._sequences):
             self.finish(sequence, "cancelled")
+        self._cache.save()
         self._model.close()
         self._weights.close()
         self._file.close()

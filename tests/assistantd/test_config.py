@@ -31,6 +31,15 @@ def test_a_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert loaded.origins["engine.kv_tokens"] == "--kv-tokens"
 
 
+def test_sizes(tmp_path: Path) -> None:
+    assert config.Config().engine.kv_disk_bytes == 1 << 30
+    for text, n_bytes in (("'1.5G'", 3 << 29), ("0", 0), ("4096", 4096)):
+        file = write(tmp_path / "c.toml", f"[engine]\nkv_disk = {text}")
+        assert config.load(file, {}, {}).config.engine.kv_disk_bytes == n_bytes
+    loaded = config.load(None, {}, {"ASSISTANTD_ENGINE_KV_DISK": "0"})
+    assert loaded.config.engine.kv_disk_bytes == 0
+
+
 def test_printed_settings_are_read_back(tmp_path: Path) -> None:
     loaded = config.load(None, {"chat.system": 'say "hi"\nand ä'}, {})
     text = config.to_toml(loaded)
@@ -47,6 +56,8 @@ def test_printed_settings_are_read_back(tmp_path: Path) -> None:
         ("[engine]\nthread = 1", ["engine.thread", "engine.threads"]),
         ("[engine]\nthreads = -1", ["engine.threads", "-1", ">= 0"]),
         ("[engine]\nthreads = 'many'", ["engine.threads", "many", "int"]),
+        ("[engine]\nkv_disk = 'lots'", ["engine.kv_disk", "lots", "1.5G"]),
+        ("[engine]\nkv_disk = -1", ["engine.kv_disk", "-1"]),
         ("[sampling]\ntop_p = 0", ["sampling.top_p", "> 0"]),
         ("log_level = 'loud'", ["log_level", "loud"]),
         ("endpoint = 'tcp://0.0.0.0:5771'", ["endpoint", "ipc://"]),

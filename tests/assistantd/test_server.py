@@ -19,7 +19,8 @@ from assistantd import protocol, server
 from assistantd.config import Config, LimitsConfig
 from assistantd.daemon import Daemon
 from clients import Client
-from clients.errors import Busy, DeadlineExceeded, InternalError, ShuttingDown
+from clients.errors import Busy, DeadlineExceeded, InternalError, NotFound, ShuttingDown
+from engine.kv_disk import DATA_NAME, INDEX_NAME
 from engine.plan import MemoryPlan
 
 WAIT_S = 20
@@ -42,6 +43,7 @@ class SteppedEngine:
         self.fail = False
         self.sequences: list[Sequence] = []
         self.started: list[str] = []
+        self.forgotten = 0
         self.closed = False
         self.info = SimpleNamespace(
             architecture="llama", parameters=1, quantization="F32", n_layers=1, vocab_size=256
@@ -96,6 +98,10 @@ class SteppedEngine:
 
     def memory(self) -> dict[str, int]:
         return {}
+
+    def forget_cached(self) -> None:
+        assert threading.current_thread().name == "engine"
+        self.forgotten += 1
 
     def close(self) -> None:
         self.closed = True
@@ -258,6 +264,29 @@ def test_a_client_that_does_not_read_is_dropped(
                 break
         else:
             raise AssertionError("it was never dropped")
+
+
+def test_what_is_deleted_is_forgotten_by_the_engine(running: Running, folder: Path) -> None:
+    kv = folder / "d" / "kv"
+    kv.mkdir()
+    engine = running.engine
+    engine.free_running = True
+    with running.client() as client:
+        for session in ("a", "b"):
+            client.ask("x", session=session, max_tokens=1).wait()
+        with pytest.raises(NotFound):
+            client.delete_session("c")
+        assert engine.forgotten == 0
+        client.delete_session("a")
+        client.ask("y", max_tokens=1).wait()  # comes after it
+        assert engine.forgotten == 1
+        client.unload()
+        for name in (DATA_NAME, INDEX_NAME):  # as the engine leaves them when it is closed
+            (kv / name).write_text("secret")
+        client.delete_session("b")
+        client.shutdown()
+    running.thread.join(WAIT_S)
+    assert list(kv.iterdir()) == []
 
 
 def test_stopping(folder: Path) -> None:
