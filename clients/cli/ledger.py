@@ -37,6 +37,7 @@ class Share:
 
 _OWNERS = {
     "libraries": ("libraries", "L", "blue"),
+    "sessions": ("sessions", "I", "bright_blue"),
     "weights": ("weights", "W", "green"),
     "stream": ("stream buffers", "S", "cyan"),
     "kv_cache": ("conversation", "C", "magenta"),

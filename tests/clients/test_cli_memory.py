@@ -19,7 +19,7 @@ from assistantd.protocol import (
     Status,
     StatusInfo,
 )
-from clients.cli.ledger import bar, cells
+from clients.cli.ledger import bar, cells, shares
 from tests.clients.scripted_daemon import (
     WAIT_S,
     ScriptedDaemon,
@@ -107,6 +107,13 @@ def test_an_owner_that_is_not_known_yet() -> None:
         [(BLOCK * 20, "white")],
         [(BLOCK, "white"), (" new thing 1.0M", "")],
     ]
+
+
+def test_owners_can_be_told_apart() -> None:
+    names = ("libraries", "sessions", "weights", "stream", "kv_cache", "activations", "margin")
+    parts = shares(plan_info(owners={name: MIB for name in names}, budget=8 * MIB), {})
+    assert len({part.letter for part in parts}) == len({part.text for part in parts}) == 8
+    assert len({(part.block, part.style) for part in parts}) == 8
 
 
 # --- status ----------------------------------------------------------------------------------
