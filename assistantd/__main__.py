@@ -120,14 +120,14 @@ def _warm() -> None:
 
 def _plan(config: "configuration.Config", as_json: bool) -> None:
     from assistantd import budget, protocol
-    from assistantd.loading import measure, plan_model, settings_of
+    from assistantd.loading import measure, plan_model
     from assistantd.models import ModelStore, StoreError
     from engine.errors import EngineError
 
     try:
         path = ModelStore(config.data_path / "models").resolve(config.model)
         n_bytes = budget.resolve(config.memory_budget)
-        machine = measure(path, settings_of(config).n_threads, n_bytes or 1 << 30)
+        machine = measure(path, config, n_bytes)
         plan = plan_model(path, config, n_bytes, machine=machine)
     except (StoreError, EngineError) as problem:
         _fail(str(problem), EXIT_CANNOT_START)

@@ -130,8 +130,6 @@ class Daemon:
             self._workers = ThreadPoolExecutor(4, thread_name_prefix="models")
             closing.callback(self._workers.shutdown)
             closing.callback(self._cancel_pulls)
-            self._scheduler = Scheduler(config, self._store, storage, load=self._load_engine)  # type: ignore[arg-type]
-            self._scheduler.on_state = self._state_changed
             self._watch = Watch(self._scheduler.relieve, self._scheduler.relax)
             self._scheduler.on_budget = self._budget_changed
             self._server = Server(config.listen, self._handle, self._client_gone)

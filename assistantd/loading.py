@@ -1,6 +1,5 @@
 """Loading a model into the engine, the plan for it, and what there is to say of it afterwards."""
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,16 +45,19 @@ def settings_of(config: Config) -> "Settings":
     return Settings(engine.threads or physical_cores(), engine.kv_tokens, engine.kv_type)
 
 
-@functools.cache
-def measure(path: Path, n_threads: int, room: int) -> Machine:
-    """The machine's speeds, within `room` bytes of memory.
+def measure(path: Path, config: Config, budget: int | None) -> Machine:
+    """The machine's speeds, within a budget of which the process has no model yet.
 
     Raises:
         EngineError: the file cannot be read, or the kernels not compiled.
     """
     from engine.probe import disk_speed, memory_speed
 
-    return Machine(disk_speed(path), memory_speed(n_threads, min(room, _PROBE_BYTES)))
+    room = _PROBE_BYTES
+    if budget is not None:
+        room = min(room, (budget - memory_of_process().get("rss", 0)) // 2)
+    n_threads = settings_of(config).n_threads
+    return Machine(disk_speed(path, _PROBE_BYTES // 2), memory_speed(n_threads, room, 5))
 
 
 def plan_model(

@@ -24,7 +24,7 @@ from msgspec import structs
 from assistantd.budget import Machine, plan_info, resolve
 from assistantd.config import Config
 from assistantd.jobs import FairQueue, Job, ReplyTo
-from assistantd.loading import brief, forget_saved, load_engine, model_info
+from assistantd.loading import brief, forget_saved, load_engine, measure, model_info
 from assistantd.log import fields
 from assistantd.models import DEFAULT_MODEL, ModelStore, StoreError
 from assistantd.prompts import Prompts
@@ -80,7 +80,9 @@ class Scheduler:
         storage: Storage,
         *,
         load: "Callable[[Path, Config, ProgressCallback], Engine]" = load_engine,
+        measure: Callable[[Path, Config, int], Machine] = measure,
     ) -> None:
+        self._measure = measure
         self._config, self._store, self._storage, self._load = config, store, storage, load
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting = FairQueue()
@@ -509,6 +511,8 @@ class Scheduler:
         try:
             self._budget = resolve(self._config.memory_budget)
             self.on_budget(self._budget)
+            if self._budget is not None and self.machine is None:
+                self.machine = self._measure(path, self._config, self._budget)
             self._engine = self._load(path, self._config, progress)
         except EngineError as problem:
             text = f"{name} cannot be loaded: {problem}"

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,11 +67,13 @@ class Bell:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        self._closing = threading.Lock()
 
     def ring(self) -> None:
-        """Wake the serving thread. Never blocks: a full pipe has rung already."""
-        with contextlib.suppress(BlockingIOError):
-            self._writer.send(b"\0")
+        """Wake the serving thread, while it serves. Never blocks: a full pipe has rung already."""
+        with self._closing, contextlib.suppress(BlockingIOError):
+            if self._writer.fileno() >= 0:
+                self._writer.send(b"\0")
 
     def silence(self) -> None:
         """Forget that it rang."""
@@ -90,8 +93,9 @@ class Bell:
 
     def close(self) -> None:
         """Close both ends."""
-        self._reader.close()
-        self._writer.close()
+        with self._closing:
+            self._reader.close()
+            self._writer.close()
 
 
 class Server:

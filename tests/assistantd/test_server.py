@@ -116,7 +116,11 @@ class Running:
         model.write_bytes(b"")
         self.endpoint = f"ipc://{folder}/s"
         config = Config(
-            model=str(model), endpoint=self.endpoint, data_dir=str(folder / "d"), limits=limits
+            memory_budget="none",
+            model=str(model),
+            endpoint=self.endpoint,
+            data_dir=str(folder / "d"),
+            limits=limits,
         )
         self.daemon = Daemon(config, load=lambda path, config, progress: self.engine)
         self.thread = threading.Thread(
