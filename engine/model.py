@@ -20,7 +20,7 @@ from engine.aligned import aligned_zeros
 from engine.config import ModelConfig, rope_frequencies
 from engine.jit import inline, kernel
 from engine.kernels import BLOCK_ROWS, CHUNK, quantize
-from engine.kernels.attention import attend, cache_key_value, part_floats, scratch_floats
+from engine.kernels.attention import attend, cache_rows, part_floats, scratch_floats
 from engine.kernels.matmul import project, scratch_bytes
 from engine.kernels.matvec import ADD, OVERWRITE
 from engine.kernels.norm_rope import rms_norm, silu_multiply
@@ -141,9 +141,7 @@ def forward_pass(thread, n_threads, sync, shape, weights, batch, state, pool, kv
         # keys, rotated by position, and values go to the cache; every head of every row looks at
         # its sequence up to and including itself
         if n_rows > 1:
-            for t in range(thread, n_rows, n_threads):
-                for head in range(shape.n_kv_heads):
-                    cache_key_value(kv_kind, pool, shape, i, head, batch, t, state.k, state.v)
+            cache_rows(kv_kind, thread, n_threads, pool, shape, i, batch, state.k, state.v)
             now = meet(sync, n_threads, ticks, CACHE, now)
         attend(
             kv_kind,
