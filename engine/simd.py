@@ -660,6 +660,23 @@ def lane(typingctx, value, index):
 
 
 @intrinsic
+def one_of_four(typingctx, value, which):
+    """Of every four lanes of an f32x16, the one at `which`, a constant, four times."""
+
+    def codegen(context, builder, signature, args):
+        def repeated(lane):
+            return _pick(builder, args[0], [i // 4 * 4 + lane for i in range(16)])
+
+        result = repeated(0)
+        for lane in (1, 2, 3):
+            chosen = builder.icmp_signed("==", args[1], ir.Constant(I64, lane))
+            result = builder.select(chosen, repeated(lane), result)
+        return result
+
+    return f32x16(f32x16, types.int64), codegen
+
+
+@intrinsic
 def sum_quarters(typingctx, value):
     """The four quarters of an f32x16, added one after the other: f32x4."""
 

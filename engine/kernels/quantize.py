@@ -19,46 +19,36 @@ from engine import simd as v
 from engine.aligned import aligned_zeros
 from engine.jit import inline
 
-Activations = namedtuple("Activations", "x q scale sums low_sums high_sums factors")
+Activations = namedtuple("Activations", "x q factors by_block")
 """A batch of T vectors of n activations, as float and as int8; n_quads = n / 128, rounded up.
 
-x          (T, n) f32
-q          (T, 128 · n_quads) i8, in the order above
-scale      (T, 16 · n_quads) f32, of each block four times: so matvec's lanes have them
-sums       (T, 16 · n_quads) f32, scale · Σ q over a block, likewise
-low_sums   the same over elements 0-15, and high_sums over elements 16-31
-factors    (T, 4, n_quads, 4) f32, the four numbers above once, block 0 of all quads first, then
-           block 1 …: as matmul takes them
+x         (T, n) f32
+q         (T, 128 · n_quads) i8, in the order above
+factors   (T, n_quads, 4, 4) f32, of each block: scale, scale · Σ q, and this sum over elements
+          0-15 and 16-31 alone; as matvec takes them, a quad at a time
+by_block  (T, 4, n_quads, 4) f32, the same with block 0 of all quads first, then block 1 …: as
+          matmul takes them
 """
+
+SCALE, SUM, LOW_SUM, HIGH_SUM = range(4)
+"""Which factor is which."""
 
 
 def allocate(n_rows, n):  # type: ignore[no-untyped-def]
     """Buffers for n_rows vectors of n activations."""
     n_quads = -(-n // 128)
-    blocks = (n_rows, 16 * n_quads)
     return Activations(
         x=aligned_zeros((n_rows, n), np.float32),
         q=aligned_zeros((n_rows, 128 * n_quads), np.int8),
-        scale=aligned_zeros(blocks, np.float32),
-        sums=aligned_zeros(blocks, np.float32),
-        low_sums=aligned_zeros(blocks, np.float32),
-        high_sums=aligned_zeros(blocks, np.float32),
-        factors=aligned_zeros((n_rows, 4, n_quads, 4), np.float32),
+        factors=aligned_zeros((n_rows, n_quads, 4, 4), np.float32),
+        by_block=aligned_zeros((n_rows, 4, n_quads, 4), np.float32),
     )
 
 
 @inline
 def own_rows(act, x, first):
     """Activations of the rows from `first` on, with this x."""
-    return Activations(
-        x,
-        act.q[first:],
-        act.scale[first:],
-        act.sums[first:],
-        act.low_sums[first:],
-        act.high_sums[first:],
-        act.factors[first:],
-    )
+    return Activations(x, act.q[first:], act.factors[first:], act.by_block[first:])
 
 
 @inline
@@ -72,8 +62,11 @@ def byte_scale(peak):
 
 
 @inline
-def _four_times(table, t, block, value):
-    v.store_f32x4(table[t].ctypes.data + 16 * block, v.splat_f32x4(value))
+def _store_factors(address, scale, low_sum, high_sum):
+    v.store_f32(address + 4 * SCALE, scale)
+    v.store_f32(address + 4 * SUM, scale * (low_sum + high_sum))
+    v.store_f32(address + 4 * LOW_SUM, scale * low_sum)
+    v.store_f32(address + 4 * HIGH_SUM, scale * high_sum)
 
 
 @inline
@@ -87,17 +80,10 @@ def quantize_row(act, t):
         scale, inverse = byte_scale(peak)
         low = v.rounded(v.multiply(low, v.splat_f32x16(inverse)))
         high = v.rounded(v.multiply(high, v.splat_f32x16(inverse)))
-        at = q + 128 * (block >> 2) + 16 * (block & 3)
+        quad, within = block >> 2, block & 3
+        at = q + 128 * quad + 16 * within
         v.store_i8x16(at, v.to_i32(low))
         v.store_i8x16(at + 64, v.to_i32(high))
         low_sum, high_sum = v.sum_lanes(low), v.sum_lanes(high)
-        total, low_sum, high_sum = scale * (low_sum + high_sum), scale * low_sum, scale * high_sum
-        _four_times(act.scale, t, block, scale)
-        _four_times(act.sums, t, block, total)
-        _four_times(act.low_sums, t, block, low_sum)
-        _four_times(act.high_sums, t, block, high_sum)
-        factors = act.factors[t, block & 3, block >> 2].ctypes.data
-        v.store_f32(factors, scale)
-        v.store_f32(factors + 4, total)
-        v.store_f32(factors + 8, low_sum)
-        v.store_f32(factors + 12, high_sum)
+        _store_factors(act.factors[t, quad, within].ctypes.data, scale, low_sum, high_sum)
+        _store_factors(act.by_block[t, within, quad].ctypes.data, scale, low_sum, high_sum)
