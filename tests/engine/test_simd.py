@@ -74,7 +74,7 @@ def run(matrices, act, out):
 signature = tuple(numba.typeof(a) for a in (
     aligned_zeros((1,), MATRIX), quantize.allocate(1, 128), aligned_zeros((1, 4), "f4")))
 run.compile(signature)
-words = re.findall(r"^\\s+([a-z0-9]+)", run.inspect_asm(signature), re.M)
+words = re.findall(r"^\\s+(?:{vex}\\s+)?([a-z0-9]+)", run.inspect_asm(signature), re.M)
 print(*sorted({w for w in words if w in DOTS}))
 """.replace("DOTS", "('vpdpbusd', 'vpmaddubsw', 'usdot', 'sdot', 'udot', 'smull', 'smull2')")
 
