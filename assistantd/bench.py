@@ -76,7 +76,7 @@ def main(
             return
         if sys.stderr.isatty():
             print("measuring the memory", end="\r", file=sys.stderr, flush=True)
-        bandwidth = memory_speed(n_threads, n_threads << 28)
+        bandwidth = memory_speed(n_threads, n_threads << 28, rounds=30)
         about = {
             "model": info.name,
             "quantization": info.quantization,

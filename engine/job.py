@@ -67,16 +67,15 @@ cos, sin     (T, rope_dim) f32, see kernels/norm_rope.py
 outputs      (n_outputs,) i32, rows whose logits are wanted
 """
 
-Activations = namedtuple("Activations", "x q scale sums low_sums high_sums factors")
+Activations = namedtuple("Activations", "x q factors by_block")
 """A batch of T vectors of n activations, as float and as int8; n_quads = n / 128, rounded up.
 
-x          (T, n) f32
-q          (T, 128 · n_quads) i8, in the order of kernels/quantize.py
-scale      (T, 16 · n_quads) f32, of each block four times: so matvec's lanes have them
-sums       (T, 16 · n_quads) f32, scale · Σ q over a block, likewise
-low_sums   the same over elements 0-15, and high_sums over elements 16-31
-factors    (T, 4, n_quads, 4) f32, the four numbers above once, block 0 of all quads first, then
-           block 1 …: as matmul takes them
+x         (T, n) f32
+q         (T, 128 · n_quads) i8, in the order of kernels/quantize.py
+factors   (T, n_quads, 4, 4) f32, of each block: scale, scale · Σ q, and this sum over elements
+          0-15 and 16-31 alone; as matvec takes them, a quad at a time
+by_block  (T, 4, n_quads, 4) f32, the same with block 0 of all quads first, then block 1 …: as
+          matmul takes them
 """
 
 State = namedtuple(
@@ -124,15 +123,11 @@ Make = Callable[[tuple[int, ...], npt.DTypeLike], Any]
 def allocate(n_rows: int, n: int, make: Make = aligned_zeros) -> Activations:
     """Buffers for n_rows vectors of n activations."""
     n_quads = -(-n // 128)
-    blocks = (n_rows, 16 * n_quads)
     return Activations(
         x=make((n_rows, n), np.float32),
         q=make((n_rows, 128 * n_quads), np.int8),
-        scale=make(blocks, np.float32),
-        sums=make(blocks, np.float32),
-        low_sums=make(blocks, np.float32),
-        high_sums=make(blocks, np.float32),
-        factors=make((n_rows, 4, n_quads, 4), np.float32),
+        factors=make((n_rows, n_quads, 4, 4), np.float32),
+        by_block=make((n_rows, 4, n_quads, 4), np.float32),
     )
 
 
@@ -163,13 +158,7 @@ def _integers(n_dims: int) -> Array:
 _BYTES, _INTEGER = np.dtype(np.uint8), Number(np.dtype(np.int64))
 _MATRICES = Array(MATRIX, 1)
 _ACTIVATIONS = Activations(
-    x=_floats(2),
-    q=Array(np.dtype(np.int8), 2),
-    scale=_floats(2),
-    sums=_floats(2),
-    low_sums=_floats(2),
-    high_sums=_floats(2),
-    factors=_floats(4),
+    x=_floats(2), q=Array(np.dtype(np.int8), 2), factors=_floats(4), by_block=_floats(4)
 )
 LAYOUT = Job(
     batch=Batch(

@@ -13,7 +13,7 @@ Left to others: what a pass is given (job.py) and by whom (runner.py), where wei
 from engine import simd as v
 from engine.jit import inline
 from engine.job import PHASES
-from engine.kernels.attention import attend, cache_key_value
+from engine.kernels.attention import attend, cache_rows
 from engine.kernels.barrier import barrier
 from engine.kernels.matmul import project
 from engine.kernels.matvec import ADD, OVERWRITE
@@ -108,9 +108,7 @@ def forward_pass(thread, n_threads, sync, job):
         # keys, rotated by position, and values go to the cache; every head of every row looks at
         # its sequence up to and including itself
         if n_rows > 1:
-            for t in range(thread, n_rows, n_threads):
-                for head in range(shape.n_kv_heads):
-                    cache_key_value(kv_kind, pool, shape, i, head, batch, t, state.k, state.v)
+            cache_rows(kv_kind, thread, n_threads, pool, shape, i, batch, state.k, state.v)
             now = meet(sync, n_threads, ticks, CACHE, now)
         attend(
             kv_kind,

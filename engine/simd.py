@@ -109,7 +109,6 @@ load_4u8_x16 = _loader(
     u8x64,
     lambda b, v: b.bitcast(_splat(b, v, i32x16.vector), u8x64.vector),
 )
-# Four floats, each four times: what the four rows of a quad share (see kernels/unpack.py).
 
 
 @intrinsic
@@ -190,6 +189,12 @@ store_f32x4 = _storer("store_f32x4", f32x4, f32x4.vector)
 store_f32x16 = _storer("store_f32x16", f32x16, f32x16.vector)
 store_u8x64 = _storer("store_u8x64", u8x64, u8x64.vector)
 store_i8x16 = _storer("store_i8x16", i32x16, u8x16.vector, lambda b, v: b.trunc(v, u8x16.vector))
+store_f16x16 = _storer(
+    "store_f16x16",
+    f32x16,
+    ir.VectorType(_F16, 16),
+    lambda b, v: b.fptrunc(v, ir.VectorType(_F16, 16)),
+)
 store_f16 = _storer("store_f16", types.float32, _F16, lambda b, v: b.fptrunc(v, _F16))
 store_i8 = _storer("store_i8", types.int64, I8, lambda b, v: b.trunc(v, I8))
 store_f32 = _storer("store_f32", types.float32, _F32)
@@ -654,6 +659,23 @@ def lane(typingctx, value, index):
         return builder.extract_element(args[0], builder.trunc(args[1], I32))
 
     return types.float32(value, types.int64), codegen
+
+
+@intrinsic
+def one_of_four(typingctx, value, which):
+    """Of every four lanes of an f32x16, the one at `which`, a constant, four times."""
+
+    def codegen(context, builder, signature, args):
+        def repeated(lane):
+            return _pick(builder, args[0], [i // 4 * 4 + lane for i in range(16)])
+
+        result = repeated(0)
+        for lane in (1, 2, 3):
+            chosen = builder.icmp_signed("==", args[1], ir.Constant(I64, lane))
+            result = builder.select(chosen, repeated(lane), result)
+        return result
+
+    return f32x16(f32x16, types.int64), codegen
 
 
 @intrinsic

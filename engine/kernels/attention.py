@@ -63,6 +63,38 @@ def _load16(kind, address, index):
 
 
 @inline
+def cache_rows(kind, thread, n_threads, pool, shape, layer, batch, keys, values):
+    """Put the keys, rotated, and the values of all rows into the cache.
+
+    Rows of one page are left to one thread: the slots of a dimension share a cache line, for which
+    threads would wait in turn.
+
+    keys, values  (T, n_kv_heads · head_dim) f32; keys are rotated in place
+    """
+    n_rows = batch.tokens.shape[0]
+    first = task = 0
+    while first < n_rows:
+        last = _end_of_page(batch, first)
+        for head in range(shape.n_kv_heads):
+            if task % n_threads == thread:
+                for t in range(first, last):
+                    cache_key_value(kind, pool, shape, layer, head, batch, t, keys, values)
+            task += 1
+        first = last
+
+
+@inline
+def _end_of_page(batch, row):
+    """The first row after this one that goes to another page."""
+    space = PAGE - batch.positions[row] % PAGE
+    last = min(row + space, batch.tokens.shape[0])
+    end = row + 1
+    while end < last and batch.sequences[end] == batch.sequences[row]:
+        end += 1
+    return end
+
+
+@inline
 def cache_key_value(kind, pool, shape, layer, head, batch, t, keys, values):
     """Put row t's key of this head, rotated, and its value into the cache.
 
@@ -90,21 +122,44 @@ def _store_key_value(kind, pool, page, layer, head, slot, k, value):
     if kind == KV_F16:
         for j in range(head_dim):
             v.store_f16(keys + 2 * (j * PAGE + slot), k[j])
-            v.store_f16(values + 2 * (slot * padded + j), value[j])
+        _store_value(kind, values, slot * padded, value, np.float32(1.0))
     else:
         key_scale, key_inverse = byte_scale(_peak(k))
         value_scale, value_inverse = byte_scale(_peak(value))
         for j in range(head_dim):
             v.store_i8(keys + j * PAGE + slot, np.int64(np.rint(k[j] * key_inverse)))
-            v.store_i8(values + slot * padded + j, np.int64(np.rint(value[j] * value_inverse)))
+        _store_value(kind, values, slot * padded, value, value_inverse)
         v.store_f32(keys + PAGE * head_dim + 4 * slot, key_scale)
         v.store_f32(values + PAGE * padded + 4 * slot, value_scale)
 
 
 @inline
+def _store_value(kind, values, index, value, inverse):
+    """A value as elements index … of `values`; bytes are multiplied with `inverse`."""
+    n = value.shape[0]
+    for j in range(0, n - n % 16, 16):
+        part = v.load_f32x16(value.ctypes.data + 4 * j)
+        if kind == KV_F16:
+            v.store_f16x16(values + 2 * (index + j), part)
+        else:
+            part = v.rounded(v.multiply(part, v.splat_f32x16(inverse)))
+            v.store_i8x16(values + index + j, v.to_i32(part))
+    for j in range(n - n % 16, n):
+        if kind == KV_F16:
+            v.store_f16(values + 2 * (index + j), value[j])
+        else:
+            v.store_i8(values + index + j, np.int64(np.rint(value[j] * inverse)))
+
+
+@inline
 def _peak(x):
-    peak = np.float32(0.0)
-    for j in range(x.shape[0]):
+    """The largest |x|."""
+    n = x.shape[0]
+    peaks = v.zero_f32x16()
+    for j in range(0, n - n % 16, 16):
+        peaks = v.maximum(peaks, v.absolute(v.load_f32x16(x.ctypes.data + 4 * j)))
+    peak = v.max_lanes(peaks)
+    for j in range(n - n % 16, n):
         peak = max(peak, abs(x[j]))
     return peak
 

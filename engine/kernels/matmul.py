@@ -17,6 +17,7 @@ from engine.jit import inline, routine
 from engine.kernels import QUAD, TILE_ROWS
 from engine.kernels import unpack as u
 from engine.kernels.matvec import ADD, matvec
+from engine.kernels.quantize import HIGH_SUM, LOW_SUM, SCALE, SUM
 
 _QUAD_BYTES = TILE_ROWS * QUAD
 _GROUP = 64  # bytes of a tile that one dot product takes
@@ -87,10 +88,10 @@ def _dots(kind, w, x, dots):
 
 @inline
 def _add_block(dots, d, m, factors, sums, acc):
-    """Add a block, or half of one: `factors` is the address of its, `sums` where its sum is."""
-    scale = v.splat_f32x16(v.load_f32(factors))
+    """Add a block, or half of one: `factors` is the address of its, `sums` which is its sum."""
+    scale = v.splat_f32x16(v.load_f32(factors + 4 * SCALE))
     acc = v.fma(v.to_f32(dots), v.multiply(d, scale), acc)
-    return v.fma(m, v.splat_f32x16(v.load_f32(factors + sums)), acc)
+    return v.fma(m, v.splat_f32x16(v.load_f32(factors + 4 * sums)), acc)
 
 
 @inline
@@ -98,8 +99,8 @@ def _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_r
     """Four vectors at once, so that a load of weights serves four dot products."""
     x0, x1 = act.q[t].ctypes.data, act.q[t1].ctypes.data
     x2, x3 = act.q[t2].ctypes.data, act.q[t3].ctypes.data
-    f0, f1 = act.factors[t].ctypes.data, act.factors[t1].ctypes.data
-    f2, f3 = act.factors[t2].ctypes.data, act.factors[t3].ctypes.data
+    f0, f1 = act.by_block[t].ctypes.data, act.by_block[t1].ctypes.data
+    f2, f3 = act.by_block[t2].ctypes.data, act.by_block[t3].ctypes.data
     part = n_quads * 4 * TILE_ROWS * 4
     total0 = total1 = total2 = total3 = v.zero_f32x16()
     for block in range(4):
@@ -115,10 +116,10 @@ def _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_r
             dots3 = _dots(kind, w, x3 + at, dots3)
             d, m = v.load_f32x16(s), v.load_f32x16(s + part)
             if kind == u.Q6_K:  # the two halves of a block have scales of their own
-                acc0 = _add_block(dots0, d, m, f0 + f, 8, acc0)
-                acc1 = _add_block(dots1, d, m, f1 + f, 8, acc1)
-                acc2 = _add_block(dots2, d, m, f2 + f, 8, acc2)
-                acc3 = _add_block(dots3, d, m, f3 + f, 8, acc3)
+                acc0 = _add_block(dots0, d, m, f0 + f, LOW_SUM, acc0)
+                acc1 = _add_block(dots1, d, m, f1 + f, LOW_SUM, acc1)
+                acc2 = _add_block(dots2, d, m, f2 + f, LOW_SUM, acc2)
+                acc3 = _add_block(dots3, d, m, f3 + f, LOW_SUM, acc3)
                 d, m = v.load_f32x16(s + 2 * part), v.load_f32x16(s + 3 * part)
                 dots0 = dots1 = dots2 = dots3 = v.zero_i32x16()
             w, at = w + _QUAD_BYTES // 2, at + 64
@@ -126,7 +127,7 @@ def _multiply_four(kind, tile, scales, n_quads, act, t, t1, t2, t3, out, first_r
             dots1 = _dots(kind, w, x1 + at, dots1)
             dots2 = _dots(kind, w, x2 + at, dots2)
             dots3 = _dots(kind, w, x3 + at, dots3)
-            sums = 12 if kind == u.Q6_K else 4
+            sums = HIGH_SUM if kind == u.Q6_K else SUM
             acc0 = _add_block(dots0, d, m, f0 + f, sums, acc0)
             acc1 = _add_block(dots1, d, m, f1 + f, sums, acc1)
             acc2 = _add_block(dots2, d, m, f2 + f, sums, acc2)

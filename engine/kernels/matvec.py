@@ -19,6 +19,7 @@ from engine import simd as v
 from engine.jit import inline
 from engine.kernels import QUAD
 from engine.kernels import unpack as u
+from engine.kernels.quantize import HIGH_SUM, LOW_SUM, SCALE, SUM
 
 ROWS = 4
 _AHEAD = 4096
@@ -69,16 +70,16 @@ def _add_quad(kind, weights, act, t, quad, acc):
     low, high, (d_low, d_high, m_low, m_high) = weights
     x = act.q[t].ctypes.data + QUAD * quad
     x_low, x_high = v.load_u8x64(x), v.load_u8x64(x + 64)
-    scale = v.load_f32x16(act.scale[t].ctypes.data + 64 * quad)
+    factors = v.load_f32x16(act.factors[t].ctypes.data + 64 * quad)
+    scale = v.one_of_four(factors, SCALE)
     if kind == u.Q6_K:  # the halves of a block have scales of their own
         acc = v.fma(_half_sums(kind, low, x_low), v.multiply(d_low, scale), acc)
-        acc = v.fma(m_low, v.load_f32x16(act.low_sums[t].ctypes.data + 64 * quad), acc)
+        acc = v.fma(m_low, v.one_of_four(factors, LOW_SUM), acc)
         acc = v.fma(_half_sums(kind, high, x_high), v.multiply(d_high, scale), acc)
-        sums = act.high_sums[t].ctypes.data
-        return v.fma(m_high, v.load_f32x16(sums + 64 * quad), acc)
+        return v.fma(m_high, v.one_of_four(factors, HIGH_SUM), acc)
     dots = _block_sums(kind, low, x_low, high, x_high)
     acc = v.fma(dots, v.multiply(d_low, scale), acc)
-    return v.fma(m_low, v.load_f32x16(act.sums[t].ctypes.data + 64 * quad), acc)
+    return v.fma(m_low, v.one_of_four(factors, SUM), acc)
 
 
 @inline

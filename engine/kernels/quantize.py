@@ -17,19 +17,14 @@ from engine import simd as v
 from engine.jit import inline
 from engine.job import Activations
 
+SCALE, SUM, LOW_SUM, HIGH_SUM = range(4)
+"""Which factor is which."""
+
 
 @inline
 def own_rows(act, x, first):
     """Activations of the rows from `first` on, with this x."""
-    return Activations(
-        x,
-        act.q[first:],
-        act.scale[first:],
-        act.sums[first:],
-        act.low_sums[first:],
-        act.high_sums[first:],
-        act.factors[first:],
-    )
+    return Activations(x, act.q[first:], act.factors[first:], act.by_block[first:])
 
 
 @inline
@@ -43,8 +38,11 @@ def byte_scale(peak):
 
 
 @inline
-def _four_times(table, t, block, value):
-    v.store_f32x4(table[t].ctypes.data + 16 * block, v.splat_f32x4(value))
+def _store_factors(address, scale, low_sum, high_sum):
+    v.store_f32(address + 4 * SCALE, scale)
+    v.store_f32(address + 4 * SUM, scale * (low_sum + high_sum))
+    v.store_f32(address + 4 * LOW_SUM, scale * low_sum)
+    v.store_f32(address + 4 * HIGH_SUM, scale * high_sum)
 
 
 @inline
@@ -58,17 +56,10 @@ def quantize_row(act, t):
         scale, inverse = byte_scale(peak)
         low = v.rounded(v.multiply(low, v.splat_f32x16(inverse)))
         high = v.rounded(v.multiply(high, v.splat_f32x16(inverse)))
-        at = q + 128 * (block >> 2) + 16 * (block & 3)
+        quad, within = block >> 2, block & 3
+        at = q + 128 * quad + 16 * within
         v.store_i8x16(at, v.to_i32(low))
         v.store_i8x16(at + 64, v.to_i32(high))
         low_sum, high_sum = v.sum_lanes(low), v.sum_lanes(high)
-        total, low_sum, high_sum = scale * (low_sum + high_sum), scale * low_sum, scale * high_sum
-        _four_times(act.scale, t, block, scale)
-        _four_times(act.sums, t, block, total)
-        _four_times(act.low_sums, t, block, low_sum)
-        _four_times(act.high_sums, t, block, high_sum)
-        factors = act.factors[t, block & 3, block >> 2].ctypes.data
-        v.store_f32(factors, scale)
-        v.store_f32(factors + 4, total)
-        v.store_f32(factors + 8, low_sum)
-        v.store_f32(factors + 12, high_sum)
+        _store_factors(act.factors[t, quad, within].ctypes.data, scale, low_sum, high_sum)
+        _store_factors(act.by_block[t, within, quad].ctypes.data, scale, low_sum, high_sum)

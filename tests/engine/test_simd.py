@@ -36,16 +36,25 @@ for small in (False, True):
     assert np.array_equal(out, expected), (TARGET, small)
 
 @numba.njit
-def others(x, out):
+def others(x, out, halves):
     v.store_f32x16(out[0].ctypes.data, v.exp(v.load_f32x16(x[0].ctypes.data)))
     v.transpose_16x16(x.ctypes.data, 64, out[1:].ctypes.data)
+    v.store_f16x16(halves[0].ctypes.data, v.load_f32x16(x[0].ctypes.data))
+    for lane in range(16):
+        v.store_f16(halves[1, lane:].ctypes.data, x[0, lane])
+    v.store_f32x16(out[17].ctypes.data, v.one_of_four(v.load_f32x16(x[1].ctypes.data), 0))
+    v.store_f32x16(out[18].ctypes.data, v.one_of_four(v.load_f32x16(x[1].ctypes.data), 3))
 
 x = np.linspace(-90, 80, 256).astype(np.float32).reshape(16, 16)
 x[0] = np.linspace(-20, 20, 16)
-out = np.zeros((17, 16), np.float32)
-others(x, out)
+out = np.zeros((19, 16), np.float32)
+halves = np.zeros((2, 16), np.uint16)
+others(x, out, halves)
 assert np.allclose(out[0], np.exp(x[0].astype(float)), rtol=5e-7)
-assert np.array_equal(out[1:], x.T)
+assert np.array_equal(out[1:17], x.T)
+assert np.array_equal(halves.view(np.float16), np.stack([x[0], x[0]]).astype(np.float16))
+assert np.array_equal(out[17], x[1, ::4].repeat(4))
+assert np.array_equal(out[18], x[1, 3::4].repeat(4))
 assert v.TARGET == TARGET
 print(TARGET)
 """
