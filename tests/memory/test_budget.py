@@ -138,7 +138,7 @@ def test_idle_weights_go_and_come_back(smollm2_path: Path, expected: str) -> Non
 def soak(daemon: RunningDaemon, n_requests: int, budgets: list[int], expected: str) -> list[int]:
     """Short requests of four clients, sessions coming and going, the budget up and down.
 
-    Returns the resident bytes at each tenth of it, under the same budget.
+    Returns the resident bytes but for conversations at each tenth of it, under the same budget.
     """
     seen = []
     with ThreadPoolExecutor(4) as pool:
@@ -170,7 +170,8 @@ def soak(daemon: RunningDaemon, n_requests: int, budgets: list[int], expected: s
                 list(pool.map(work, range(4), [n] * 4))
                 assert clients[0].status().memory["rss"] <= budget * MIB
             if tenth:  # the first fills caches
-                seen.append(clients[0].status().memory["rss"])
+                memory = clients[0].status().memory
+                seen.append(memory["rss"] - memory["kv_used"])
         assert answer(clients[0]) == expected
         for client in clients:
             client.close()
