@@ -30,6 +30,10 @@ AUTO_SHARE = 0.9
 LOOK_EVERY_S = 0.5
 CALM_S = 10.0
 """Without pressure for so long, what was given back is taken again."""
+MOST_CALM_S = 600.0
+"""It waits longer after each relapse, up to this."""
+CGROUP_SHARE = 0.97
+"""Of a cgroup's limit that may be used up: the kernel never lets it be more than all."""
 PRESSURE_PERCENT = 10.0
 """Of the last ten seconds that tasks of the cgroup waited for memory (PSI some avg10)."""
 
@@ -226,12 +230,11 @@ class Watch:
     """Looks at the process's memory, and calls for help when there is too much of it.
 
     Args:
-        relieve: told how many bytes are too many, and for how many looks in a row already: the
-            more, the stronger should be what it does. Any thread.
-        relax: told once that there has been room for CALM_S. Any thread.
+        relieve: called, from the watch's thread, at each look that finds too much.
+        relax: called once there has been room for CALM_S, twice as long after each relapse.
     """
 
-    def __init__(self, relieve: Callable[[int, int], None], relax: Callable[[], None]) -> None:
+    def __init__(self, relieve: Callable[[], None], relax: Callable[[], None]) -> None:
         self._relieve, self._relax = relieve, relax
         self.budget: int | None = None
         """Bytes; may be changed at any time."""
@@ -264,25 +267,26 @@ class Watch:
         if self.budget is not None and "rss" in memory:
             excess = memory["rss"] - self.budget
         if "cgroup_limit" in memory:
-            excess = max(excess, memory["cgroup_usage"] - memory["cgroup_limit"])
+            allowed = int(CGROUP_SHARE * memory["cgroup_limit"])
+            excess = max(excess, memory["cgroup_usage"] - allowed)
             if self.cgroup is not None and self.cgroup.pressure > PRESSURE_PERCENT:
                 excess = max(excess, memory["cgroup_limit"] // 50)
         return max(0, excess)
 
     def _run(self) -> None:
-        n_looks, calm_since, relieved = 0, time.monotonic(), False
+        over, relieved, calm_since, calm_s = False, False, time.monotonic(), CALM_S
         while not self._stop.wait(LOOK_EVERY_S):
-            excess = self.excess()
-            now = time.monotonic()
+            excess, now = self.excess(), time.monotonic()
             if excess:
-                n_looks += 1
-                log.warning(
-                    "over budget", extra=fields(excess=excess, budget=self.budget, looks=n_looks)
-                )
-                self._relieve(excess, n_looks)
-                calm_since, relieved = now, True
-            else:
-                n_looks = 0
-                if relieved and now - calm_since >= CALM_S:
-                    relieved = False
-                    self._relax()
+                if not over:
+                    log.warning("over budget", extra=fields(excess=excess, budget=self.budget))
+                over = relieved = True
+                calm_since = now
+                self._relieve()
+                continue
+            over = False
+            if relieved and now - calm_since >= calm_s:
+                relieved, calm_s = False, min(2 * calm_s, MOST_CALM_S)
+                self._relax()
+            elif not relieved and now - calm_since >= MOST_CALM_S:
+                calm_s = CALM_S

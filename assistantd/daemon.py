@@ -132,6 +132,7 @@ class Daemon:
             closing.callback(self._cancel_pulls)
             self._watch = Watch(self._scheduler.relieve, self._scheduler.relax)
             self._scheduler.on_budget = self._budget_changed
+            self._scheduler.excess = self._watch.excess
             self._server = Server(config.listen, self._handle, self._client_gone)
             closing.callback(self._server.close)
             # answers that are being stored are sent before the socket closes

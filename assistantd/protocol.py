@@ -228,7 +228,7 @@ class PlanInfo(Struct, omit_defaults=True):
     budget: int | None
     """None: no budget."""
     owners: dict[str, int]
-    """libraries, weights, stream, kv_cache, activations, margin; with a budget it is their sum."""
+    """libraries, sessions, weights, stream, kv_cache, activations, margin: at most the budget."""
     resident_bytes: int
     """Weights that stay in memory."""
     streamed_bytes: int

@@ -80,7 +80,7 @@ class Scheduler:
         storage: Storage,
         *,
         load: "Callable[[Path, Config, ProgressCallback], Engine]" = load_engine,
-        measure: Callable[[Path, Config, int], Machine] = measure,
+        measure: Callable[[Path, Config, int | None], Machine] = measure,
     ) -> None:
         self._measure = measure
         self._config, self._store, self._storage, self._load = config, store, storage, load
@@ -96,6 +96,8 @@ class Scheduler:
         self._durations: deque[float] = deque(maxlen=ANSWERS_REMEMBERED)
         self._stop_at: float | None = None
         self._to_forget = threading.Event()
+        self._relief_asked = threading.Event()
+        self._n_relieved = 0  # in a row
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.ready = threading.Event()
         """Set once the first load has ended, well or not."""
@@ -113,6 +115,8 @@ class Scheduler:
         self.tokens_per_second: float | None = None
         self.on_state: Callable[[State, str], None] = lambda state, message: None
         self.on_budget: Callable[[int | None], None] = lambda budget: None
+        self.excess: Callable[[], int] = lambda: 0
+        """Bytes above the budget, measured now."""
 
     # --- from other threads ------------------------------------------------------------------
 
@@ -145,9 +149,11 @@ class Scheduler:
         """Change the memory budget, in bytes, between two passes."""
         self._inbox.put(lambda: self._set_budget(budget, reply))
 
-    def relieve(self, excess: int, n_looks: int) -> None:
-        """Give memory back: `excess` bytes too many were seen n_looks times in a row."""
-        self._inbox.put(lambda: self._relieve(excess, n_looks))
+    def relieve(self) -> None:
+        """Give memory back, as much as is too much when it comes to it."""
+        if not self._relief_asked.is_set():  # or requests would pile up during a long pass
+            self._relief_asked.set()
+            self._inbox.put(self._relieve)
 
     def relax(self) -> None:
         """There is room again: use the whole budget."""
@@ -186,7 +192,8 @@ class Scheduler:
             while True:
                 self._take_commands()
                 self._expire()
-                if not self._active and self._rest_at() <= time.monotonic():
+                idle = not self._active and not self._loads and not len(self._waiting)
+                if idle and self._rest_at() <= time.monotonic():
                     self._rest()
                 if self._stop_at is not None and not self._active:
                     break
@@ -209,7 +216,7 @@ class Scheduler:
         timeout: float | None = 0.0
         if not self._active and not self._loads and self._stop_at is None:
             moments = [job.deadline for job in self._waiting]
-            soonest = min([*moments, self._rest_at()])
+            soonest = min(moments, default=self._rest_at())
             timeout = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
         while True:
             try:
@@ -512,7 +519,7 @@ class Scheduler:
             self._budget = resolve(self._config.memory_budget)
             self.on_budget(self._budget)
             if self._budget is not None and self.machine is None:
-                self.machine = self._measure(path, self._config, self._budget)
+                self.machine = self._measured(path)
             self._engine = self._load(path, self._config, progress)
         except EngineError as problem:
             text = f"{name} cannot be loaded: {problem}"
@@ -536,6 +543,13 @@ class Scheduler:
 
     # --- memory ------------------------------------------------------------------------------
 
+    def _measured(self, path: Path) -> Machine | None:
+        try:
+            return self._measure(path, self._config, self._budget)
+        except EngineError as problem:  # only what to expect is not known then
+            log.warning("cannot measure the machine", extra=fields(problem=problem))
+            return None
+
     def _planned(self) -> None:
         """Publish what has become of the memory."""
         engine = self._engine
@@ -551,13 +565,17 @@ class Scheduler:
             if self._engine is not None:
                 self._engine.set_budget(budget)
                 self._planned()
-        except EngineError as problem:
+        except OverBudgetError as problem:
             self.on_budget(self._budget)
-            if isinstance(problem, OverBudgetError):
-                reply(error("over_budget", f"the running model cannot shrink so far: {problem}"))
-            else:
-                reply(error("model_error", str(problem)))
+            reply(error("over_budget", f"the running model cannot shrink so far: {problem}"))
             return
+        except Exception as problem:
+            log.exception("cannot change the budget")
+            self.on_budget(self._budget)
+            reply(error("model_error", f"the budget cannot be changed: {problem}"))
+            return
+        for job in self._waiting:
+            job.prompt_ids = None  # there may be room for more, or only for less
         self._budget = budget
         setting = str(budget) if budget else "none"
         self._config = structs.replace(self._config, memory_budget=setting)
@@ -565,30 +583,33 @@ class Scheduler:
         log.info("budget", extra=fields(bytes=budget))
         reply(Done(plan=self.plan, message="the budget holds until the daemon restarts"))
 
-    def _relieve(self, excess: int, n_looks: int) -> None:
-        """First what costs nothing, then weights: they can be streamed."""
-        engine = self._engine
-        if engine is None:
+    def _relieve(self) -> None:
+        """First what is quickly had again, then weights: they can be streamed."""
+        self._relief_asked.clear()
+        engine, excess = self._engine, self.excess()
+        if engine is None or not excess:
             return
-        if n_looks == 1:
+        self._n_relieved += 1
+        if self._n_relieved == 1 or self._resting:
             engine.drop_caches()
             return
         # as if what was not foreseen had been planned
         lowered = (engine.plan.budget or engine.plan.total) - excess
         try:
             engine.set_budget(lowered)
-        except EngineError as problem:
+        except Exception as problem:  # the thread must go on, whatever the system refuses
             log.error("cannot keep the budget", extra=fields(excess=excess, problem=problem))
         else:
             log.warning("gave memory back", extra=fields(excess=excess, planned=lowered))
             self._planned()
 
     def _relax(self) -> None:
+        self._n_relieved = 0
         if self._engine is None or self._engine.plan.budget == self._budget:
             return
         try:
             self._engine.set_budget(self._budget)
-        except EngineError as problem:
+        except Exception as problem:
             log.error("cannot use the whole budget", extra=fields(problem=problem))
         else:
             self._planned()

@@ -17,10 +17,21 @@ SECTOR = 4096
 """Files are read past the page cache in multiples of this, at multiples of it."""
 
 
-def anonymous(n_bytes: int) -> mmap.mmap:
-    """Memory of one's own: zeros, aligned to pages, taken from the system as it is written."""
+def anonymous(n_bytes: int, *, huge: bool = False) -> mmap.mmap:
+    """Memory of one's own: zeros, aligned to pages, taken from the system as it is written.
+
+    Args:
+        huge: in large pages where the system has them: for what is filled at once, and read fast.
+    """
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    return mmap.mmap(-1, max(n_bytes, mmap.PAGESIZE), flags=flags)
+    memory = mmap.mmap(-1, max(n_bytes, mmap.PAGESIZE), flags=flags)
+    if huge and hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        except OSError as problem:
+            if problem.errno != errno.EINVAL:  # a kernel without large pages
+                raise
+    return memory
 
 
 class DirectFile:
@@ -28,6 +39,7 @@ class DirectFile:
 
     Attributes:
         size: bytes of the file when it was opened.
+        identity: device and inode.
         is_direct: whether reads go past the page cache altogether.
     """
 
@@ -46,7 +58,8 @@ class DirectFile:
                 self.is_direct = False
         except OSError as problem:
             raise ReadError(f"cannot open {path}: {problem.strerror}") from problem
-        self.size = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        self.size, self.identity = status.st_size, (status.st_dev, status.st_ino)
         if sys.platform == "darwin":
             fcntl.fcntl(self._fd, fcntl.F_NOCACHE, 1)
             self.is_direct = True
@@ -64,14 +77,27 @@ class DirectFile:
             try:
                 n = os.preadv(self._fd, [view[done:]], offset + done)
             except OSError as problem:
+                if problem.errno == errno.EINVAL and self.is_direct and sys.platform == "linux":
+                    self._go_buffered()  # it could be opened so, but not be read
+                    continue
                 raise ReadError(f"cannot read {self._path}: {problem.strerror}") from problem
             done += n
-            if n == 0 or done % SECTOR:  # the end of the file, which may be within a sector
+            if n == 0 or (self.is_direct and done % SECTOR):  # the end may be within a sector
                 break
         if offset + done < min(offset + len(view), self.size):
             raise ReadError(f"{self._path} was cut off while it was in use; fetch it again")
         if not self.is_direct and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, offset, len(view), os.POSIX_FADV_DONTNEED)
+
+    def _go_buffered(self) -> None:
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        self.is_direct = False
+
+    def drop_cached(self) -> None:
+        """Put the file out of the page cache, where the system takes such advice."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file."""

@@ -33,6 +33,7 @@ from engine.plan import LEAST_KV_TOKENS, MemoryPlan, Planner, Settings
 from engine.runner import Model
 from engine.sampler import Sampler, SamplingParams
 from engine.stops import StopMatcher
+from engine.stream import MAX_THREADS
 from engine.threads import physical_cores
 from engine.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 from engine.weights import Weights
@@ -180,7 +181,7 @@ class Engine:
         native.function("forward_pass")
         base_bytes = resident_bytes()
         report("reading the model", 1, 3)
-        n_threads = n_threads or physical_cores()
+        n_threads = min(n_threads or physical_cores(), MAX_THREADS)
         file = open_gguf(path)
         try:
             config = read_config(file)
@@ -199,6 +200,7 @@ class Engine:
                 try:
                     engine = cls(file, config, model, weights, planner, plan, prompt_lookup)
                     file.forget_lists()
+                    trim()  # reading the header has left a few megabytes
                     if plan.residency is not None:
                         weights.hold(
                             plan.residency, lambda n, of: report("reading the weights", n, of)
@@ -215,7 +217,6 @@ class Engine:
         except BaseException:
             file.close()
             raise
-        trim()  # reading the header has left a few megabytes
         report("ready", 3, 3)
         return engine
 
@@ -483,7 +484,7 @@ class Engine:
         self.limit_kv(plan.kv_tokens)
         if plan.residency is None:
             self._weights.unhold()
-        elif plan.residency != self.plan.residency:
+        elif plan.residency != self._weights.residency:
             self._weights.hold(plan.residency)
         self.plan = plan
         return plan
@@ -497,8 +498,7 @@ class Engine:
         """Give back what nobody uses: cached beginnings, pages of the file, free memory."""
         self._cache.set_limit(self._reserved_pages())
         self._apply_kv_limit()
-        if not self._weights.is_mapped:
-            self._weights.drop_map()
+        self._weights.drop_map()  # what is mapped comes back as it is needed
         trim()
 
     def limit_kv(self, n_tokens: int) -> int:

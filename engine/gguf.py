@@ -89,13 +89,15 @@ class GGUFFile:
         metadata: key → int, float, bool, str, list[str], or a numpy array for arrays of numbers.
         tensors: name → Tensor.
         data: the whole file, u8 (size,), mapped read-only.
+        identity: device and inode of the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lists: bool = True) -> None:
         self.path = path
         try:
             with path.open("rb") as file:
-                self.size = os.fstat(file.fileno()).st_size
+                status = os.fstat(file.fileno())
+                self.size, self.identity = status.st_size, (status.st_dev, status.st_ino)
                 if self.size < 24:
                     raise ModelFormatError(
                         f"{path} is not a GGUF model: it has {self.size} bytes, a header needs 24"
@@ -104,7 +106,7 @@ class GGUFFile:
         except OSError as error:
             raise ModelFormatError(f"cannot open {path}: {error.strerror or error}") from error
         self.data: npt.NDArray[np.uint8] = np.frombuffer(self.map, np.uint8)
-        reader = _Reader(path, self.map)
+        reader = _Reader(path, self.map, lists=lists)
         self.version, self.metadata, self.tensors = reader.read()
 
     def tensor_bytes(self, name: str) -> npt.NDArray[np.uint8]:
@@ -139,21 +141,25 @@ class GGUFFile:
         self.close()
 
 
-def open_gguf(path: Path | str) -> GGUFFile:
+def open_gguf(path: Path | str, *, lists: bool = True) -> GGUFFile:
     """Open and check a GGUF file.
+
+    Args:
+        lists: keep lists of strings, that is, the vocabulary: megabytes, which not all need.
 
     Raises:
         ModelFormatError: damaged, truncated or hostile; the message names the place and value.
         UnsupportedModelError: sound, but big-endian, of another version, or with a tensor type
             that the engine does not know.
     """
-    return GGUFFile(Path(path))
+    return GGUFFile(Path(path), lists=lists)
 
 
 class _Reader:
     """A cursor over the header that refuses to leave the file."""
 
-    def __init__(self, path: Path, buffer: mmap.mmap) -> None:
+    def __init__(self, path: Path, buffer: mmap.mmap, *, lists: bool = True) -> None:
+        self.lists = lists
         self.path = path
         self.buffer = buffer
         self.size = len(buffer)
@@ -170,6 +176,11 @@ class _Reader:
         raw = self.buffer[self.pos : self.pos + n_bytes]
         self.pos += n_bytes
         return raw
+
+    def skip(self, n_bytes: int, what: str) -> None:
+        if n_bytes > self.size - self.pos:
+            raise self.bad(f"{what} goes on past the end of the file")
+        self.pos += n_bytes
 
     def u32(self, what: str) -> int:
         return int(struct.unpack("<I", self.take(4, what))[0])
@@ -209,6 +220,10 @@ class _Reader:
             # every string takes 8 bytes at least: refuse before building a list of them
             if n_items * 8 > self.size - self.pos:
                 raise self.bad(f"{key} says it has {n_items} strings, the file is too short")
+            if not self.lists:
+                for _ in range(n_items):
+                    self.skip(self.count(MAX_STRING_BYTES, f"length of an item of {key}"), key)
+                return None
             return [self.string(MAX_STRING_BYTES, f"item of {key}") for _ in range(n_items)]
         if kind == _ARRAY:
             raise self.bad(f"{key} is an array of arrays")

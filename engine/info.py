@@ -80,5 +80,5 @@ def describe(path: Path) -> EngineInfo:
     Raises:
         EngineError: the file is damaged, or its model is not supported.
     """
-    with open_gguf(path) as file:
+    with open_gguf(path, lists=False) as file:
         return engine_info(file, read_config(file))

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
+from engine.disk import anonymous
 from engine.gguf import GGUFFile
 from engine.kernels import PAGE
 
@@ -121,7 +122,7 @@ class PageFile:
         except OSError:
             os.close(self._fd)
             raise
-        self._buffer = mmap.mmap(-1, self.slot_bytes)  # aligned, as direct reads and writes want
+        self._buffer = anonymous(self.slot_bytes)  # aligned, as direct reads and writes want
         self._page = np.frombuffer(self._buffer, np.uint8)[:page_bytes]
         self._free = list(range(self.n_slots))  # a heap: low slots first, so the file stays short
         self._reported: set[str] = set()

@@ -43,6 +43,9 @@ SAMPLER_BYTES = 24
 """Requests that are worked on: in all, and for each token of the vocabulary."""
 KV_SHARE = 0.15
 """Of the budget: conversations get no more than this while weights are being streamed."""
+SMALL_TYPE: KvType = "q8"
+GOOD_KV_TOKENS = 2048
+"""So many are worth more than weights in memory, fewer are not."""
 LEAST_KV_TOKENS = 512
 """A shorter memory than this is of no use to anybody."""
 PASSES = ((MAX_ROWS, MAX_OUTPUTS), (64, 16), (32, 8), (16, 2))
@@ -55,13 +58,12 @@ class Settings:
 
     Attributes:
         kv_tokens: tokens of conversation to keep in memory, over all sequences.
-        kv_type: "f16" or "q8"; with kv_may_shrink, "q8" is taken when f16 does not fit.
+        kv_type: "f16" or "q8", which is taken anyway when memory is tight.
     """
 
     n_threads: int
     kv_tokens: int
     kv_type: KvType = "f16"
-    kv_may_shrink: bool = True
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,6 @@ class Planner:
         self._libraries = base_bytes + VOCABULARY_BYTES * config.vocab_size
         self._sessions = SESSION_BYTES + SAMPLER_BYTES * config.vocab_size
         self._kv_tokens = min(settings.kv_tokens, 4 * config.max_context)
-        self._small_type: KvType = "q8" if settings.kv_may_shrink else settings.kv_type
 
     def plan(self, budget: int | None) -> MemoryPlan:
         """The best use of a budget.
@@ -145,9 +146,12 @@ class Planner:
         whole = self._assemble(budget, kv_tokens, kv_type, PASSES[0], None)
         if budget is None or whole.total <= budget:
             return whole
+        shorter = self._in_place(budget)
+        if shorter is not None:
+            return shorter
         if self._kv(kv_tokens, kv_type) > KV_SHARE * budget:
-            kv_type = self._small_type
-        self._check(budget, self._activations(PASSES[-1], LEAST_KV_TOKENS), self._small_type)
+            kv_type = SMALL_TYPE
+        self._check(budget, self._activations(PASSES[-1], LEAST_KV_TOKENS), SMALL_TYPE)
         for rows in PASSES:
             # the largest pass that takes no more than a twentieth of the budget, and leaves room
             activations = self._activations(rows, kv_tokens)
@@ -155,10 +159,21 @@ class Planner:
             if activations <= budget / 20 and room >= self._least(kv_type):
                 break
         else:
-            kv_tokens, kv_type = min(kv_tokens, LEAST_KV_TOKENS), self._small_type
+            kv_tokens, kv_type = min(kv_tokens, LEAST_KV_TOKENS), SMALL_TYPE
             room = self._room(budget, self._activations(rows, kv_tokens))
         kv_tokens, residency = self._share_out(budget, room, kv_tokens, kv_type)
         return self._assemble(budget, kv_tokens, kv_type, rows, residency)
+
+    def _in_place(self, budget: int) -> MemoryPlan | None:
+        """All weights in place with a shorter memory, if it is still a good one."""
+        rows = PASSES[0]
+        kinds: tuple[KvType, KvType] = (self._settings.kv_type, SMALL_TYPE)
+        for kv_type in kinds:
+            room = self._room(budget, self._activations(rows, self._kv_tokens)) - self._file_bytes
+            kv_tokens = min(self._kv_tokens, room // page_bytes(self._config, kv_type) * PAGE)
+            if kv_tokens >= min(self._kv_tokens, GOOD_KV_TOKENS):
+                return self._assemble(budget, kv_tokens, kv_type, rows, None)
+        return None
 
     def replan(
         self, running: MemoryPlan, budget: int | None, kv_least: int = LEAST_KV_TOKENS
@@ -238,6 +253,11 @@ class Planner:
         """Tokens to remember, and weights to keep, in `room` bytes."""
         page = page_bytes(self._config, kv_type)
         comfortable = comfortable_ring(self.units)
+        weights = sum(unit.n_bytes for unit in self.units)
+        if room - self._kv(min(kv_tokens, kv_least), kv_type) >= weights:
+            # all weights can stay, so that all the rest is for conversations
+            most = (room - weights) // page * PAGE
+            return min(kv_tokens, most), choose(self.units, weights, comfortable)
         fair = min(int(KV_SHARE * budget), room - comfortable) // page * PAGE
         kv_tokens = min(kv_tokens, max(kv_least, fair))
         room -= self._kv(kv_tokens, kv_type)
@@ -287,5 +307,5 @@ def plan_for(path: Path, base_bytes: int, settings: Settings, budget: int | None
         EngineError: the file is damaged, or its model not supported.
         OverBudgetError: the budget is too small for it.
     """
-    with open_gguf(path) as file:
+    with open_gguf(path, lists=False) as file:
         return Planner(file, read_config(file), base_bytes, settings).plan(budget)

@@ -151,7 +151,7 @@ class Model:
             ReadError: streamed weights could not be read; what was computed is not to be used.
         """
         assert len(tokens) <= self.max_rows and len(outputs) <= self.max_outputs
-        rows = self._weights.before_pass(tokens, with_output=len(outputs) > 0)
+        rows = self._weights.before_pass(tokens)
         angles = positions[:, None].astype(np.float64) * self._frequencies
         batch = Batch(
             rows,
@@ -165,7 +165,9 @@ class Model:
         )
         words = words_of((batch, cache.pool, cache.kind), LAYOUT[:_FIRST])
         self._job[: len(words)] = words
-        self._team.run(native.function("forward_pass"), self._job.ctypes.data)
+        forward_pass = native.function("forward_pass")
+        self._weights.announce(with_output=len(outputs) > 0)
+        self._team.run(forward_pass, self._job.ctypes.data)
         self._weights.after_pass()
         logits: npt.NDArray[np.float32] = self._state.logits[: len(outputs)]
         return logits

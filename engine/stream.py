@@ -14,7 +14,6 @@ because both sides can wait on them without the GIL, without polling, and on any
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,27 +69,30 @@ class Streamer:
         address: of the ring.
         ready: (n_threads,) i64 file descriptors to read from, and
         done: one to write to, for the forward pass.
-        bytes_read, seconds_reading: since the start; their quotient is the disk's speed.
     """
 
     def __init__(self, file: DirectFile, residency: Residency, n_threads: int) -> None:
         self._file, self._residency, self._n_threads = file, residency, n_threads
-        self._ring = anonymous(residency.ring_bytes)
+        self._ring = anonymous(residency.ring_bytes, huge=True)
         self._view = memoryview(self._ring)
         self.address = np.frombuffer(self._ring, np.uint8).ctypes.data
-        pipes = [os.pipe() for _ in range(n_threads)]
+        pipes: list[tuple[int, int]] = []
+        try:
+            for _ in range(n_threads + 1):
+                pipes.append(os.pipe())
+        except OSError as problem:
+            for fd in (fd for pipe in pipes for fd in pipe):
+                os.close(fd)
+            raise ReadError(f"cannot stream weights: {problem.strerror}") from problem
+        self._take_done, self.done = pipes.pop()
         self.ready: npt.NDArray[np.int64] = np.array([r for r, _ in pipes], np.int64)
         self._tell_ready = [w for _, w in pipes]
-        self._take_done, self.done = os.pipe()
-        self.bytes_read, self.seconds_reading = 0, 0.0
         self._error: ReadError | None = None
         self._closing = False
         self._taking = threading.Lock()  # held by the reader that takes the next piece
         self._booking = threading.Lock()  # guards what follows
         self._in_flight: deque[_InFlight] = deque()  # in order; those told ready come first
         self._n_told = 0
-        self._n_reading = 0
-        self._reading_since = 0.0
         self._passes: deque[bool] = deque()  # announced: whether they compute logits
         self._pieces = self._all_pieces()
         self._threads = [
@@ -134,10 +136,6 @@ class Streamer:
                 piece = next(self._pieces, None)
             if piece is None:
                 return
-            with self._booking:
-                if self._n_reading == 0:
-                    self._reading_since = time.perf_counter()
-                self._n_reading += 1
             try:
                 with self._view[piece.to : piece.to + piece.n_bytes] as view:
                     self._file.read_into(view, piece.offset)
@@ -145,10 +143,6 @@ class Streamer:
                 # the pass must end all the same; `check` tells whoever started it
                 self._error = self._error or problem
             with self._booking:
-                self._n_reading -= 1
-                if self._n_reading == 0:
-                    self.seconds_reading += time.perf_counter() - self._reading_since
-                self.bytes_read += piece.n_bytes
                 piece.unit.n_left -= 1
                 self._tell()
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from engine.aligned import aligned_zeros
 from engine.config import ModelConfig, layer_matrices
 from engine.disk import SECTOR, DirectFile, anonymous
+from engine.errors import ReadError
 from engine.formats import TensorType
 from engine.gguf import GGUFFile
 from engine.job import MATRIX, Stream, WeightViews
@@ -48,7 +49,7 @@ class _Held(NamedTuple):
 
 
 def _hold(n_bytes: int) -> _Held:
-    memory = anonymous(n_bytes)
+    memory = anonymous(n_bytes, huge=True)
     return _Held(memory, np.frombuffer(memory, np.uint8).ctypes.data)
 
 
@@ -124,22 +125,31 @@ class Weights:
         """Keep these units in memory and stream the rest, from the next pass on.
 
         Raises:
-            ReadError: the file cannot be read; the weights are mapped then.
+            ReadError: the file cannot be read; the next pass tries again.
         """
+        self.residency = residency
+        if self._resting:
+            return  # the next pass reads them
+        try:
+            self._hold(residency, progress or (lambda done, total: None))
+        except BaseException:
+            self.rest()  # within the budget, and the next pass tries again
+            raise
+
+    def _hold(self, residency: Residency, progress: Progress) -> None:
         self._close_streamer()
-        self._resting = False
         self.drop_map()  # or what is read now would be in memory twice
         if self._disk is None:
             self._disk = DirectFile(self._file.path)
-        self.residency = residency
+            if self._disk.identity != self._file.identity or self._disk.size < self._file.size:
+                self._disk.close()
+                self._disk = None
+                raise ReadError(f"{self._file.path} is another file now; load the model again")
+        self._disk.drop_cached()
         wanted = {i for i, resident in enumerate(residency.resident) if resident}
         for i in set(self._held) - wanted:
             del self._held[i]
-        try:
-            self._read_units(sorted(wanted - set(self._held)), progress or (lambda done, all: None))
-        except BaseException:
-            self.unhold()
-            raise
+        self._read_units(sorted(wanted - set(self._held)), progress)
         if residency.ring_bytes:
             self._streamer = Streamer(self._disk, residency, self._n_threads)
             self.stream.ready[:] = self._streamer.ready
@@ -152,11 +162,8 @@ class Weights:
                 address = self._streamer.address + residency.places[i]
             for extent in unit.extents:
                 self._place(unit, extent, address + extent.row0)
-            flags = (
-                self.stream.output
-                if unit.layer == self._config.n_layers
-                else (self.stream.steps[unit.layer])
-            )
+            is_output = unit.layer == self._config.n_layers
+            flags = self.stream.output if is_output else self.stream.steps[unit.layer]
             flags[unit.step] = not residency.resident[i]
         self.views.token_embd[0] = self._record("token_embd", self._rows.ctypes.data)
 
@@ -164,7 +171,7 @@ class Weights:
         """Give the memory of held units and the ring back; from here on all is mapped."""
         self._close_streamer()
         self._held.clear()
-        self.residency = None
+        self.residency, self._resting = None, False
         self._map()
 
     def rest(self) -> None:
@@ -218,9 +225,7 @@ class Weights:
 
     # --- passes ------------------------------------------------------------------------------
 
-    def before_pass(
-        self, tokens: npt.NDArray[np.int32], *, with_output: bool
-    ) -> npt.NDArray[np.int32]:
+    def before_pass(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Get ready for a pass over these tokens, (T,) i32.
 
         Returns:
@@ -232,13 +237,17 @@ class Weights:
         if self.residency is None:
             return tokens
         if self._resting:
+            self._resting = False
             self.hold(self.residency)
         rows, numbers = np.unique(tokens, return_inverse=True)
         for number, row in enumerate(rows.tolist()):
             self._read_row(row, self._rows[number])
+        return numbers.astype(np.int32)
+
+    def announce(self, *, with_output: bool) -> None:
+        """Say that a pass begins now, and whether it computes logits."""
         if self._streamer is not None:
             self._streamer.announce(with_output=with_output)
-        return numbers.astype(np.int32)
 
     def after_pass(self) -> None:
         """To be called after each pass.
@@ -263,12 +272,6 @@ class Weights:
         with memoryview(self._row_sectors) as whole, whole[: end - start] as view:
             self._disk.read_into(view, start)
             into[:] = np.frombuffer(view, np.uint8)[first - start : first - start + len(into)]
-
-    @property
-    def read_speed(self) -> tuple[int, float]:
-        """Bytes streamed and the seconds it took, since streaming began."""
-        streamer = self._streamer
-        return (streamer.bytes_read, streamer.seconds_reading) if streamer else (0, 0.0)
 
     # --- records -----------------------------------------------------------------------------
 

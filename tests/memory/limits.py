@@ -35,12 +35,18 @@ class KernelLimit:
             raise NoLimitsError("this system has no cgroup with a memory controller")
         self._names = _NAMES[parent.version]
         # of version 2 a group that holds processes cannot have limited children: next to it then
-        above = parent.folder if parent.version == 1 else parent.folder.parent
+        above = parent.folder
+        if parent.version == 2 and (above.parent / "cgroup.procs").exists():
+            above = above.parent
         self.folder = above / f"assistantd-test-{uuid.uuid4().hex[:8]}"
         try:
             self.folder.mkdir()
             (self.folder / self._names[0]).write_text(str(self.limit))
+            if not (self.folder / self._names[1]).exists():
+                raise OSError(0, "this kernel does not count the peak")
         except OSError as problem:
+            if self.folder.exists():
+                self.folder.rmdir()
             raise NoLimitsError(f"cannot make a cgroup in {above}: {problem.strerror}") from problem
         return self
 
