@@ -1,6 +1,7 @@
 """Draw docs/memory.svg from the JSON of benchmarks/low_memory.py: python docs/plot.py FILE.json"""
 
 import json
+import math
 import sys
 from html import escape
 from pathlib import Path
@@ -15,11 +16,13 @@ def main() -> None:
     rows = sorted(json.loads(Path(sys.argv[1]).read_text()), key=lambda row: row["budget"])
     rows = [row for row in rows if row["clients"] == 1]
     most_x = max(row["budget"] for row in rows) / 2**20 * 1.05
-    most_y = max(max(row["ours"], row["theirs"] or 0) for row in rows) * 1.1
+    speeds = [row[key] for row in rows for key, _, _ in SERIES if row[key]]
+    least_y, most_y = min(1.0, *speeds), max(speeds) * 1.2
 
     def at(budget: float, speed: float) -> tuple[float, float]:
         x = LEFT + budget / 2**20 / most_x * (WIDTH - LEFT - RIGHT)
-        return x, HEIGHT - BOTTOM - speed / most_y * (HEIGHT - TOP - BOTTOM)
+        share = math.log(speed / least_y) / math.log(most_y / least_y)
+        return x, HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
@@ -27,15 +30,16 @@ def main() -> None:
         f"<title>tokens/s against memory budget, {escape(rows[0]['model'])}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
     ]
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if most_y / s <= 8)
-    for tick in range(0, int(most_y) + 1, step):
+    for tick in (
+        t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if least_y <= t <= most_y
+    ):
         x, y = at(0, tick)
         parts.append(
             f'<line x1="{x}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
         )
-        parts.append(f'<text x="{x - 8}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
+        parts.append(f'<text x="{x - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for row in rows:
-        x, y = at(row["budget"], 0)
+        x, y = at(row["budget"], least_y)
         label = f"{row['budget'] / 2**20:.0f}"
         parts.append(f'<text x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{label}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
@@ -48,7 +52,7 @@ def main() -> None:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
-        x = WIDTH - RIGHT - 100
+        x = LEFT + 20
         y = TOP + 18 * number
         parts.append(f'<circle cx="{x}" cy="{y - 4}" r="3.5" fill="{colour}"/>')
         parts.append(f'<text x="{x + 10}" y="{y}">{name}</text>')
