@@ -4,6 +4,7 @@ The stand-in computes nothing: it says one letter a step for each sequence. It i
 test can stop the world between two steps; the real engine is under tests/e2e.
 """
 
+import dataclasses
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ from assistantd import protocol, server
 from assistantd.config import Config, LimitsConfig
 from assistantd.daemon import Daemon
 from clients import Client
-from clients.errors import Busy, DeadlineExceeded, InternalError, NotFound, ShuttingDown
+from clients.errors import Busy, DeadlineExceeded, InternalError, NotFound, OverBudget, ShuttingDown
+from engine.errors import OverBudgetError
 from engine.kv_disk import DATA_NAME, INDEX_NAME
 from engine.plan import MemoryPlan
 
@@ -44,6 +46,7 @@ class SteppedEngine:
         self.sequences: list[Sequence] = []
         self.started: list[str] = []
         self.forgotten = 0
+        self.memory_calls: list[str | int | None] = []
         self.closed = False
         self.info = SimpleNamespace(
             architecture="llama", parameters=1, quantization="F32", n_layers=1, vocab_size=256
@@ -98,6 +101,15 @@ class SteppedEngine:
 
     def memory(self) -> dict[str, int]:
         return {}
+
+    def drop_caches(self) -> None:
+        self.memory_calls.append("drop")
+
+    def set_budget(self, budget: int | None) -> None:
+        if budget is not None and budget < 10:
+            raise OverBudgetError(budget, 10)
+        self.plan = dataclasses.replace(self.plan, budget=budget)
+        self.memory_calls.append(budget)
 
     def forget_cached(self) -> None:
         assert threading.current_thread().name == "engine"
@@ -314,3 +326,23 @@ def test_stopping(folder: Path) -> None:
 
 def test_limits_are_what_the_docs_say() -> None:
     assert server.HARD_MESSAGE_BYTES > protocol.MAX_BODY_BYTES
+
+
+def test_memory_is_given_back_in_steps_and_taken_again(running: Running) -> None:
+    scheduler, engine = running.daemon._scheduler, running.engine
+    with running.client() as client:
+        client.set_budget(1000)
+        scheduler.excess = lambda: 100
+        for _ in range(3):
+            scheduler.relieve()
+            # answered by the engine's thread after it; and a budget too small changes nothing
+            with pytest.raises(OverBudget):
+                client.set_budget(5)
+        assert engine.memory_calls == [1000, "drop", 900, 800]
+        scheduler.excess = lambda: 0
+        scheduler.relieve()
+        scheduler.relax()
+        plan = client.set_budget(2000)
+        assert plan is not None and plan.budget == 2000
+        assert engine.memory_calls == [1000, "drop", 900, 800, 1000, 2000]
+        assert client.status().budget == 2000
