@@ -131,8 +131,8 @@ class Daemon:
             closing.callback(self._workers.shutdown)
             closing.callback(self._cancel_pulls)
             self._watch = Watch(self._scheduler.relieve, self._scheduler.relax)
-            self._scheduler.on_budget = self._budget_changed
-            self._scheduler.excess = self._watch.excess
+            self._scheduler.engine_memory.on_budget = self._budget_changed
+            self._scheduler.engine_memory.excess = self._watch.excess
             self._server = Server(config.listen, self._handle, self._client_gone)
             closing.callback(self._server.close)
             # answers that are being stored are sent before the socket closes
@@ -247,13 +247,13 @@ class Daemon:
             state=scheduler.state,
             model=scheduler.model,
             queue=scheduler.queue_status(),
-            memory={**self._watch.memory(), **scheduler.memory},
+            memory={**self._watch.memory(), **scheduler.engine_memory.used},
             requests_served=scheduler.requests_served,
             tokens_generated=scheduler.tokens_generated,
             tokens_per_second=scheduler.tokens_per_second,
             message=message.strip(),
             budget=self._watch.budget,
-            plan=scheduler.plan,
+            plan=scheduler.engine_memory.plan,
         )
 
     def _sessions(self, request: protocol.Sessions, reply: Reply_) -> None:
@@ -325,13 +325,13 @@ class Daemon:
         self._mark(model)
         if model.problem is None:
             budget = self._watch.budget if budget is None else budget or None
-            scheduler = self._scheduler
+            memory = self._scheduler.engine_memory
             model.plan = plan_model(
                 self._store.resolve(name),
                 self._config,
                 budget,
-                base_bytes=scheduler.base_bytes,
-                machine=scheduler.machine,
+                base_bytes=memory.base_bytes,
+                machine=memory.machine,
             )
         return model
 

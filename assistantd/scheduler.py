@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import structs
-
-from assistantd.budget import Machine, plan_info, resolve
+from assistantd.budget import Machine
 from assistantd.config import Config
 from assistantd.jobs import FairQueue, Job, ReplyTo
 from assistantd.loading import brief, forget_saved, load_engine, measure, model_info
 from assistantd.log import fields
+from assistantd.memory import EngineMemory
 from assistantd.models import DEFAULT_MODEL, ModelStore, StoreError
 from assistantd.prompts import Prompts
 from assistantd.protocol import (
@@ -37,7 +36,6 @@ from assistantd.protocol import (
     ErrorInfo,
     FinishReason,
     ModelInfo,
-    PlanInfo,
     Progress,
     QueueStatus,
     SessionInfo,
@@ -82,7 +80,7 @@ class Scheduler:
         load: "Callable[[Path, Config, ProgressCallback], Engine]" = load_engine,
         measure: Callable[[Path, Config, int | None], Machine] = measure,
     ) -> None:
-        self._measure = measure
+        self.engine_memory = EngineMemory(config, measure)
         self._config, self._store, self._storage, self._load = config, store, storage, load
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting = FairQueue()
@@ -90,14 +88,11 @@ class Scheduler:
         self._loads: deque[LoadRequest] = deque()
         self._engine: Engine | None = None
         self._prompts = Prompts(config)
-        self._budget: int | None = None
-        self._last_active = time.monotonic()
-        self._resting = False
+        self._why_no_model: ErrorCode = "not_found"
         self._durations: deque[float] = deque(maxlen=ANSWERS_REMEMBERED)
         self._stop_at: float | None = None
         self._to_forget = threading.Event()
         self._relief_asked = threading.Event()
-        self._n_relieved = 0  # in a row
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.ready = threading.Event()
         """Set once the first load has ended, well or not."""
@@ -105,18 +100,10 @@ class Scheduler:
         self.state: State = "starting"
         self.message = ""
         self.model: ModelInfo | None = None
-        self.memory: dict[str, int] = {}
-        self.plan: PlanInfo | None = None
-        self.machine: Machine | None = None
-        self.base_bytes: int | None = None
-        """What the process takes without a model, once it is known."""
         self.requests_served = 0
         self.tokens_generated = 0
         self.tokens_per_second: float | None = None
         self.on_state: Callable[[State, str], None] = lambda state, message: None
-        self.on_budget: Callable[[int | None], None] = lambda budget: None
-        self.excess: Callable[[], int] = lambda: 0
-        """Bytes above the budget, measured now."""
 
     # --- from other threads ------------------------------------------------------------------
 
@@ -157,7 +144,7 @@ class Scheduler:
 
     def relax(self) -> None:
         """There is room again: use the whole budget."""
-        self._inbox.put(self._relax)
+        self._inbox.put(self.engine_memory.relax)
 
     def forget_cached(self) -> None:
         """Forget what the engine keeps of conversations, in memory and on disk.
@@ -193,8 +180,8 @@ class Scheduler:
                 self._take_commands()
                 self._expire()
                 idle = not self._active and not self._loads and not len(self._waiting)
-                if idle and self._rest_at() <= time.monotonic():
-                    self._rest()
+                if idle and self.engine_memory.rest_at() <= time.monotonic():
+                    self.engine_memory.rest()
                 if self._stop_at is not None and not self._active:
                     break
                 if self._loads and not self._active and self._stop_at is None:
@@ -202,7 +189,7 @@ class Scheduler:
                     continue
                 self._admit()
                 if self._active:
-                    self._last_active, self._resting = time.monotonic(), False
+                    self.engine_memory.active()
                     self._step()
                     self._admit()  # at once: with nothing active the next look at the inbox waits
         finally:
@@ -216,7 +203,7 @@ class Scheduler:
         timeout: float | None = 0.0
         if not self._active and not self._loads and self._stop_at is None:
             moments = [job.deadline for job in self._waiting]
-            soonest = min(moments, default=self._rest_at())
+            soonest = min(moments, default=self.engine_memory.rest_at())
             timeout = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
         while True:
             try:
@@ -225,19 +212,6 @@ class Scheduler:
                 return
             command()
             timeout = 0.0
-
-    def _rest_at(self) -> float:
-        """When the weights' memory is given back, if nobody asks anything before."""
-        after = self._config.idle_unload_s
-        if self._engine is None or self._resting or not after:
-            return float("inf")
-        return self._last_active + after
-
-    def _rest(self) -> None:
-        assert self._engine is not None
-        self._engine.rest()
-        self._resting = True
-        log.info("resting", extra=fields(idle_s=self._config.idle_unload_s))
 
     def _set_state(self, state: State, message: str = "") -> None:
         self.state, self.message = state, message
@@ -254,7 +228,7 @@ class Scheduler:
         if self.state == "no_model":
             self._load_if_missing()
         if self.state == "no_model" and not self._loads:
-            job.reply(error("not_found", self.message))
+            job.reply(error(self._why_no_model, self.message))
             return
         if len(self._waiting) >= limits.max_queue:
             wait = self._guess_wait_ms()
@@ -427,7 +401,7 @@ class Scheduler:
             ),
         )
         done = Done(text=text, finish_reason=reason, timings=timings, model=brief(self.model))
-        self.memory = self._engine.memory() if self._engine else {}
+        self.engine_memory.look()
         if job.turn is None or not job.started or (not text and reason != "stop"):
             job.reply(done)
             return
@@ -498,7 +472,8 @@ class Scheduler:
         if self._engine is not None:
             # unloaded first: two models at once may not fit
             self._engine.close()
-            self._engine, self.model, self.memory, self.plan = None, None, {}, None
+            self._engine, self.model = None, None
+            self.engine_memory.unloaded()
             self._prompts.forget()
         if request.name is None or path is None:
             self._no_model("the model was unloaded; load one with `assistant models load NAME`")
@@ -516,114 +491,56 @@ class Scheduler:
 
         started = time.monotonic()
         try:
-            self._budget = resolve(self._config.memory_budget)
-            self.on_budget(self._budget)
-            if self._budget is not None and self.machine is None:
-                self.machine = self._measured(path)
-            self._engine = self._load(path, self._config, progress)
+            self._engine = self._load(path, self.engine_memory.before_load(path), progress)
         except EngineError as problem:
             text = f"{name} cannot be loaded: {problem}"
             code: ErrorCode = "model_error"
             if isinstance(problem, OverBudgetError):
                 code = "over_budget"
             reply(error(code, text))
-            self._no_model(text)
+            self._no_model(text, code)
         except Exception:
             log.exception("loading failed", extra=fields(model=name))
             reply(error("internal", f"loading {name} failed; see the daemon's log"))
             self._no_model(f"loading {name} failed; see the daemon's log")
         else:
             self.model = model_info(name, path, self._engine)
-            self._planned()
-            self._last_active, self._resting = time.monotonic(), False
+            self.engine_memory.loaded(self._engine)
             log.info("loaded", extra=fields(model=name, seconds=time.monotonic() - started))
             self._set_state("ready")
             self.ready.set()
             reply(Done(model=self.model, message=f"{name} is loaded"))
 
-    # --- memory ------------------------------------------------------------------------------
-
-    def _measured(self, path: Path) -> Machine | None:
-        try:
-            return self._measure(path, self._config, self._budget)
-        except EngineError as problem:  # only what to expect is not known then
-            log.warning("cannot measure the machine", extra=fields(problem=problem))
-            return None
-
-    def _planned(self) -> None:
-        """Publish what has become of the memory."""
-        engine = self._engine
-        assert engine is not None
-        self.base_bytes = engine.base_bytes
-        self.plan = plan_info(engine.plan, self.machine)
-        self.memory = engine.memory()
-
     def _set_budget(self, budget: int | None, reply: ReplyTo) -> None:
-        # the watch is told of a larger budget before it is used, of a smaller one after
-        self.on_budget(max(budget, self._budget) if budget and self._budget else None)
         try:
-            if self._engine is not None:
-                self._engine.set_budget(budget)
-                self._planned()
+            self.engine_memory.set_budget(budget)
         except OverBudgetError as problem:
-            self.on_budget(self._budget)
             reply(error("over_budget", f"the running model cannot shrink so far: {problem}"))
             return
         except Exception as problem:
             log.exception("cannot change the budget")
-            self.on_budget(self._budget)
             reply(error("model_error", f"the budget cannot be changed: {problem}"))
             return
         for job in self._waiting:
             job.prompt_ids = None  # there may be room for more, or only for less
-        self._budget = budget
-        setting = str(budget) if budget else "none"
-        self._config = structs.replace(self._config, memory_budget=setting)
-        self.on_budget(budget)
-        log.info("budget", extra=fields(bytes=budget))
-        reply(Done(plan=self.plan, message="the budget holds until the daemon restarts"))
+        note = "the budget holds until the daemon restarts"
+        reply(Done(plan=self.engine_memory.plan, message=note))
 
     def _relieve(self) -> None:
-        """First what is quickly had again, then weights: they can be streamed."""
         self._relief_asked.clear()
-        engine, excess = self._engine, self.excess()
-        if engine is None or not excess:
-            return
-        self._n_relieved += 1
-        if self._n_relieved == 1 or self._resting:
-            engine.drop_caches()
-            return
-        # as if what was not foreseen had been planned
-        lowered = (engine.plan.budget or engine.plan.total) - excess
-        try:
-            engine.set_budget(lowered)
-        except Exception as problem:  # the thread must go on, whatever the system refuses
-            log.error("cannot keep the budget", extra=fields(excess=excess, problem=problem))
-        else:
-            log.warning("gave memory back", extra=fields(excess=excess, planned=lowered))
-            self._planned()
-
-    def _relax(self) -> None:
-        self._n_relieved = 0
-        if self._engine is None or self._engine.plan.budget == self._budget:
-            return
-        try:
-            self._engine.set_budget(self._budget)
-        except Exception as problem:
-            log.error("cannot use the whole budget", extra=fields(problem=problem))
-        else:
-            self._planned()
+        self.engine_memory.relieve()
 
     def _missing(self, name: str, problem: StoreError) -> str:
         if name == DEFAULT_MODEL:
             return f"no model is on this machine yet; fetch it with `assistant models pull {name}`"
         return str(problem)
 
-    def _no_model(self, message: str) -> None:
+    def _no_model(self, message: str, code: ErrorCode = "not_found") -> None:
+        self._why_no_model = code
         self._set_state("no_model", message)
         self.ready.set()
         for job in list(self._waiting):
-            self._fail(job, error("not_found", message))
+            self._fail(job, error(code, message))
 
     def _shut_down(self, grace_s: float) -> None:
         until = time.monotonic() + grace_s

@@ -10,7 +10,7 @@ Left to others: what a pass is given (job.py) and by whom (runner.py), where wei
 (compile.py): whoever serves has the object file, and no numba.
 """
 
-from engine import simd as v
+from engine import system
 from engine.jit import inline
 from engine.job import PHASES
 from engine.kernels.attention import attend, cache_rows
@@ -33,7 +33,7 @@ QKV_STEP, ATTN_OUTPUT_STEP, GATE_UP_STEP, FFN_DOWN_STEP = range(4)
 @inline
 def spent(ticks, phase, since):
     """Book the time since `since` on a phase; returns now."""
-    now = v.clock()
+    now = system.clock()
     ticks[phase] += now - since
     return now
 
@@ -50,7 +50,7 @@ def meet(sync, n_threads, ticks, phase, since):
 def take(streamed, stream, thread, ticks, since):
     """Wait for the weights that come next, if they are streamed. Returns now."""
     if streamed:
-        v.read_byte(stream.ready[thread])
+        system.read_byte(stream.ready[thread])
         return spent(ticks, DISK, since)
     return since
 
@@ -59,7 +59,7 @@ def take(streamed, stream, thread, ticks, since):
 def give_back(streamed, stream, thread):
     """Streamed weights may be overwritten as far as this thread is concerned."""
     if streamed:
-        v.write_byte(stream.done[0], thread)
+        system.write_byte(stream.done[0], thread)
 
 
 def forward_pass(thread, n_threads, sync, job):
@@ -76,7 +76,7 @@ def forward_pass(thread, n_threads, sync, job):
     batch, pool, kv_kind, shape, weights, stream, state = read_job(job)
     n_rows = batch.tokens.shape[0]
     x, scratch = state.x, state.scratch
-    ticks, now = state.ticks[thread], v.clock()
+    ticks, now = state.ticks[thread], system.clock()
     # Rows are shared out to prepare the input of matrices. A single one every thread prepares for
     # itself, in a copy of its own: that takes less time than to meet.
     me, team, own = thread, n_threads, 0

@@ -29,7 +29,9 @@ ENTRIES: dict[str, tuple[str, Any]] = {
 }
 """What Python calls: the module of the function of this name, and its C type."""
 
-_SOURCES = "compile.py formats.py jit.py job.py lowering.py model.py native.py simd.py target.py"
+_SOURCES = (
+    "compile.py formats.py jit.py job.py lowering.py model.py native.py simd.py system.py target.py"
+)
 
 
 @functools.cache

@@ -13,8 +13,6 @@ stores take an address (int64) and need no alignment.
 Kernels that use these types belong to engine/kernels/.
 """
 
-import platform
-
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models, register_default
@@ -692,7 +690,7 @@ def sum_quarters(typingctx, value):
     return f32x4(f32x16), codegen
 
 
-# --- addresses, and threads that meet inside a kernel --------------------------------------------
+# --- addresses ---------------------------------------------------------------------------------
 
 
 @intrinsic(prefer_literal=True)
@@ -705,110 +703,3 @@ def on_stack(typingctx, n_bytes):
         return builder.ptrtoint(memory, I64)
 
     return types.int64(n_bytes), codegen
-
-
-@intrinsic
-def atomic_add(typingctx, address, amount):
-    """Add to the int64 at an address, return its old value; sequentially consistent."""
-
-    def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], I64.as_pointer())
-        return builder.atomic_rmw("add", pointer, args[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def atomic_load(typingctx, address):
-    """The int64 at an address, with acquire ordering."""
-
-    def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], I64.as_pointer())
-        return builder.load_atomic(pointer, "acquire", 8)
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic
-def atomic_store(typingctx, address, value):
-    """Set the int64 at an address, with release ordering."""
-
-    def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], I64.as_pointer())
-        builder.store_atomic(args[1], pointer, "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
-
-
-@intrinsic
-def yield_cpu(typingctx):
-    """Let another thread of the machine run: sched_yield(2)."""
-
-    def codegen(context, builder, signature, args):
-        _call(builder, "sched_yield", I32, [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-def _byte_call(name):
-    """Build a call of read(2) or write(2) for one byte; again until it has been done."""
-
-    def build(builder, descriptor, buffer):
-        again = builder.append_basic_block("again")
-        done = builder.append_basic_block("done")
-        builder.branch(again)
-        builder.position_at_end(again)
-        count = _call(builder, name, I64, [descriptor, buffer, ir.Constant(I64, 1)])
-        # a signal may interrupt it: −1
-        builder.cbranch(builder.icmp_signed("<", count, ir.Constant(I64, 0)), again, done)
-        builder.position_at_end(done)
-
-    return build
-
-
-_read_one, _write_one = _byte_call("read"), _byte_call("write")
-
-
-@intrinsic
-def read_byte(typingctx, descriptor):
-    """Take a byte from a pipe, and sleep until there is one."""
-
-    def codegen(context, builder, signature, args):
-        with builder.goto_entry_block():
-            buffer = builder.alloca(I8)
-        _read_one(builder, builder.trunc(args[0], I32), buffer)
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
-
-
-@intrinsic
-def write_byte(typingctx, descriptor, value):
-    """Put a byte into a pipe."""
-
-    def codegen(context, builder, signature, args):
-        with builder.goto_entry_block():
-            buffer = builder.alloca(I8)
-        builder.store(builder.trunc(args[1], I8), buffer)
-        _write_one(builder, builder.trunc(args[0], I32), buffer)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
-
-
-@intrinsic
-def clock(typingctx):
-    """Ticks of a clock that all cores share (TSC, or the ARM virtual counter): int64."""
-
-    def codegen(context, builder, signature, args):
-        if platform.machine().lower() in ("aarch64", "arm64"):
-            register = builder.module.add_metadata(["cntvct_el0"])
-            read = builder.module.declare_intrinsic(
-                "llvm.read_volatile_register.i64", (), ir.FunctionType(I64, [ir.MetaDataType()])
-            )
-            return builder.call(read, [register])
-        return _call(builder, "llvm.readcyclecounter", I64, [])
-
-    return types.int64(), codegen

@@ -1,6 +1,6 @@
 """Where the threads of a team meet (threads.py)."""
 
-from engine import simd as v
+from engine import system
 from engine.jit import inline
 
 _GENERATION = 64  # bytes from the arrival count: a cache line of its own
@@ -17,13 +17,13 @@ def barrier(sync, n_threads):
     machine is slowed rather than stalled.
     """
     if n_threads > 1:
-        generation = v.atomic_load(sync + _GENERATION)
-        if v.atomic_add(sync, 1) == n_threads - 1:
-            v.atomic_store(sync, 0)
-            v.atomic_add(sync + _GENERATION, 1)
+        generation = system.atomic_load(sync + _GENERATION)
+        if system.atomic_add(sync, 1) == n_threads - 1:
+            system.atomic_store(sync, 0)
+            system.atomic_add(sync + _GENERATION, 1)
         else:
             spins = 0
-            while v.atomic_load(sync + _GENERATION) == generation:
+            while system.atomic_load(sync + _GENERATION) == generation:
                 spins += 1
                 if spins > _SPINS_BEFORE_YIELD:
-                    v.yield_cpu()
+                    system.yield_cpu()

@@ -332,14 +332,14 @@ def test_memory_is_given_back_in_steps_and_taken_again(running: Running) -> None
     scheduler, engine = running.daemon._scheduler, running.engine
     with running.client() as client:
         client.set_budget(1000)
-        scheduler.excess = lambda: 100
+        scheduler.engine_memory.excess = lambda: 100
         for _ in range(3):
             scheduler.relieve()
             # answered by the engine's thread after it; and a budget too small changes nothing
             with pytest.raises(OverBudget):
                 client.set_budget(5)
         assert engine.memory_calls == [1000, "drop", 900, 800]
-        scheduler.excess = lambda: 0
+        scheduler.engine_memory.excess = lambda: 0
         scheduler.relieve()
         scheduler.relax()
         plan = client.set_budget(2000)

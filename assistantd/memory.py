@@ -1,0 +1,162 @@
+"""The loaded model's share of the memory: its budget, giving back in steps, and rest.
+
+Belongs to the engine thread (scheduler.py), but for the attributes, which any thread may read.
+Whether there is too much is budget.py's business.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from assistantd.budget import Machine, plan_info, resolve
+from assistantd.config import Config
+from assistantd.log import fields
+from assistantd.protocol import PlanInfo
+from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from engine.generate import Engine
+
+log = logging.getLogger(__name__)
+
+
+class EngineMemory:
+    """How the engine, if there is one, uses the budget.
+
+    Args:
+        measure: the machine's speeds, from a model's path, the settings and the budget.
+    Attributes:
+        config: the settings, with the budget as it was last set.
+        budget: bytes; None for none.
+        plan, used: what became of it, and bytes of the engine's that are in use; replaced whole.
+        machine: its speeds, once they were measured.
+        base_bytes: what the process takes without a model, once it is known.
+        on_budget: told of each change of the budget.
+        excess: bytes above the budget, measured now.
+    """
+
+    def __init__(
+        self, config: Config, measure: Callable[[Path, Config, int | None], Machine]
+    ) -> None:
+        self.config = config
+        self._measure = measure
+        self._engine: Engine | None = None
+        self._last_active = time.monotonic()
+        self._resting = False
+        self._n_relieved = 0  # in a row
+        self.budget: int | None = None
+        self.plan: PlanInfo | None = None
+        self.used: dict[str, int] = {}
+        self.machine: Machine | None = None
+        self.base_bytes: int | None = None
+        self.on_budget: Callable[[int | None], None] = lambda budget: None
+        self.excess: Callable[[], int] = lambda: 0
+
+    # --- loading -----------------------------------------------------------------------------
+
+    def before_load(self, path: Path) -> Config:
+        """Find out the budget, and what to expect of the machine. Returns the settings to use."""
+        self.budget = resolve(self.config.memory_budget)
+        self.on_budget(self.budget)
+        if self.budget is not None and self.machine is None:
+            try:
+                self.machine = self._measure(path, self.config, self.budget)
+            except EngineError as problem:  # only what to expect is not known then
+                log.warning("cannot measure the machine", extra=fields(problem=problem))
+        return self.config
+
+    def loaded(self, engine: "Engine") -> None:
+        """This is the engine from now on."""
+        self._engine = engine
+        self.base_bytes = engine.base_bytes
+        self.look()
+        self.active()
+
+    def unloaded(self) -> None:
+        """There is no engine now."""
+        self._engine, self.plan, self.used = None, None, {}
+
+    def look(self) -> None:
+        """Publish what has become of the memory."""
+        if self._engine is not None:
+            self.plan = plan_info(self._engine.plan, self.machine)
+            self.used = self._engine.memory()
+
+    # --- the budget --------------------------------------------------------------------------
+
+    def set_budget(self, budget: int | None) -> None:
+        """Change the budget, until the daemon restarts.
+
+        Raises:
+            OverBudgetError: what is running cannot shrink so far; nothing has changed.
+            EngineError, OSError: weights could not be read, or the system refused.
+        """
+        # the watch is told of a larger budget before it is used, of a smaller one after
+        self.on_budget(max(budget, self.budget) if budget and self.budget else None)
+        try:
+            if self._engine is not None:
+                self._engine.set_budget(budget)
+                self.look()
+        except BaseException:
+            self.on_budget(self.budget)
+            raise
+        self.budget = budget
+        setting = str(budget) if budget else "none"
+        self.config = structs.replace(self.config, memory_budget=setting)
+        self.on_budget(budget)
+        log.info("budget", extra=fields(bytes=budget))
+
+    def relieve(self) -> None:
+        """Give memory back: first what is quickly had again, then weights: they can be streamed."""
+        engine, excess = self._engine, self.excess()
+        if engine is None or not excess:
+            return
+        self._n_relieved += 1
+        if self._n_relieved == 1 or self._resting:
+            engine.drop_caches()
+            return
+        # as if what was not foreseen had been planned
+        lowered = (engine.plan.budget or engine.plan.total) - excess
+        try:
+            engine.set_budget(lowered)
+        except Exception as problem:  # the thread must go on, whatever the system refuses
+            log.error("cannot keep the budget", extra=fields(excess=excess, problem=problem))
+        else:
+            log.warning("gave memory back", extra=fields(excess=excess, planned=lowered))
+            self.look()
+
+    def relax(self) -> None:
+        """There is room again: use the whole budget."""
+        self._n_relieved = 0
+        if self._engine is None or self._engine.plan.budget == self.budget:
+            return
+        try:
+            self._engine.set_budget(self.budget)
+        except Exception as problem:
+            log.error("cannot use the whole budget", extra=fields(problem=problem))
+        else:
+            self.look()
+
+    # --- rest --------------------------------------------------------------------------------
+
+    def active(self) -> None:
+        """Something is being computed."""
+        self._last_active, self._resting = time.monotonic(), False
+
+    def rest_at(self) -> float:
+        """Monotonic time at which the weights' memory is given back, if nobody asks before."""
+        after = self.config.idle_unload_s
+        if self._engine is None or self._resting or not after:
+            return float("inf")
+        return self._last_active + after
+
+    def rest(self) -> None:
+        """Give the weights' memory back; the next pass brings it back."""
+        if self._engine is not None:
+            self._engine.rest()
+            self._resting = True
+            log.info("resting", extra=fields(idle_s=self.config.idle_unload_s))
