@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from assistantd.protocol import Budget, PlanInfo
 from clients import Client
 from clients.errors import RequestError
 from engine import native
@@ -53,12 +52,6 @@ def daemon_within(model: Path, mib: int, **settings: str) -> Iterator[RunningDae
         shutil.rmtree(folder)
 
 
-def set_budget(client: Client, n_bytes: int) -> PlanInfo:
-    plan = client._request_once(Budget(bytes=n_bytes), None, 60).plan
-    assert plan is not None
-    return plan
-
-
 def answer(client: Client, question: str = QUESTION, **options: object) -> str:
     return client.ask(question, temperature=0, max_tokens=24, **options).wait().text  # type: ignore[arg-type]
 
@@ -67,12 +60,14 @@ def answer(client: Client, question: str = QUESTION, **options: object) -> str:
 def expected(smollm2_path: Path) -> str:
     """What the model says without any limit."""
     folder = short_folder()
-    daemon = RunningDaemon(folder, smollm2_path, {"ASSISTANTD_MEMORY_BUDGET": "none", **Q8}).start()
-    with daemon.client() as client:
-        text = answer(client)
-    daemon.stop()
-    shutil.rmtree(folder)
-    return text
+    daemon = RunningDaemon(folder, smollm2_path, {"ASSISTANTD_MEMORY_BUDGET": "none", **Q8})
+    try:
+        daemon.start()
+        with daemon.client() as client:
+            return answer(client)
+    finally:
+        daemon.stop()
+        shutil.rmtree(folder)
 
 
 def test_fully_resident_with_four_clients(smollm2_path: Path, expected: str) -> None:
@@ -103,23 +98,27 @@ def test_smaller_than_the_model(smollm2_path: Path, expected: str, mib: int) -> 
 def test_too_small_is_refused_with_what_would_do(smollm2_path: Path) -> None:
     folder = short_folder()
     daemon = RunningDaemon(folder, smollm2_path, {"ASSISTANTD_MEMORY_BUDGET": "50M"})
-    with pytest.raises(RequestError, match=r"smallest that would do is \d+M"):
-        daemon.start()
-    with daemon.client() as client:
-        assert client.status().state == "no_model"  # it goes on to serve
-    daemon.stop()
-    shutil.rmtree(folder)
+    try:
+        with pytest.raises(RequestError, match=r"smallest that would do is \d+M") as error:
+            daemon.start()
+        assert error.value.code == "over_budget"
+        with daemon.client() as client:
+            assert client.status().state == "no_model"  # it goes on to serve
+    finally:
+        daemon.stop()
+        shutil.rmtree(folder)
 
 
 def test_lowered_and_raised_while_running(smollm2_path: Path, expected: str) -> None:
     with daemon_within(smollm2_path, 256) as daemon, daemon.client() as client:
         for mib in (150, 100, 220, 110, 256):
-            plan = set_budget(client, mib * MIB)
+            plan = client.set_budget(mib * MIB)
+            assert plan is not None
             assert sum(plan.owners.values()) <= mib * MIB
             assert answer(client) == expected
             assert client.status().memory["rss"] <= mib * MIB
         with pytest.raises(RequestError, match="smallest") as error:
-            set_budget(client, 30 * MIB)
+            client.set_budget(30 * MIB)
         assert error.value.code == "over_budget"
         assert answer(client) == expected
 
@@ -165,7 +164,7 @@ def soak(daemon: RunningDaemon, n_requests: int, budgets: list[int], expected: s
 
         for tenth in range(10):
             for budget in budgets:
-                set_budget(clients[0], budget * MIB)
+                clients[0].set_budget(budget * MIB)
                 n = n_requests // 40 // len(budgets)
                 list(pool.map(work, range(4), [n] * 4))
                 assert clients[0].status().memory["rss"] <= budget * MIB
