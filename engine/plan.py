@@ -35,7 +35,7 @@ from engine.residency import (
 from engine.runner import buffer_bytes
 
 MARGIN_SHARE, MARGIN_BYTES = 0.03, 8 << 20
-"""Of the budget, and at least, kept free."""
+"""Of what is planned, and at least, kept free."""
 VOCABULARY_BYTES = 200
 """For each token: its text, its place in tables, what reading the header leaves behind."""
 SESSION_BYTES = 4 << 20
@@ -281,9 +281,11 @@ class Planner:
             "kv_cache": self._kv(kv_tokens, kv_type),
             "activations": self._activations(rows, kv_tokens),
         }
-        left = self._margin(budget)
+        taken = sum(owners.values())
+        # a large budget needs no large margin: it is what is taken that may turn out to be more
+        left = max(MARGIN_BYTES, int(MARGIN_SHARE * taken))
         if residency and budget is not None:
-            left = budget - sum(owners.values())
+            left = budget - taken
         return MemoryPlan(
             budget=budget,
             residency=residency,
