@@ -41,8 +41,11 @@ VOCABULARY_BYTES = 200
 SESSION_BYTES = 4 << 20
 SAMPLER_BYTES = 24
 """Requests that are worked on: in all, and for each token of the vocabulary."""
-KV_SHARE = 0.15
-"""Of the budget: conversations get no more than this while weights are being streamed."""
+PASS_SHARE = 1 / 32
+"""Of the budget: what the buffers of a pass may take, if fewer rows would do."""
+KV_SHARE, MOST_KV_SHARE = 0.1, 0.15
+"""Of the budget: what conversations get while weights are being streamed, and what they get at
+most to have room for GOOD_KV_TOKENS."""
 SMALL_TYPE: KvType = "q8"
 GOOD_KV_TOKENS = 2048
 """So many are worth more than weights in memory, fewer are not."""
@@ -153,10 +156,10 @@ class Planner:
             kv_type = SMALL_TYPE
         self._check(budget, self._activations(PASSES[-1], LEAST_KV_TOKENS), SMALL_TYPE)
         for rows in PASSES:
-            # the largest pass that takes no more than a twentieth of the budget, and leaves room
+            # the largest pass that takes no more than its share of the budget, and leaves room
             activations = self._activations(rows, kv_tokens)
             room = self._room(budget, activations)
-            if activations <= budget / 20 and room >= self._least(kv_type):
+            if activations <= PASS_SHARE * budget and room >= self._least(kv_type):
                 break
         else:
             kv_tokens, kv_type = min(kv_tokens, LEAST_KV_TOKENS), SMALL_TYPE
@@ -258,7 +261,8 @@ class Planner:
             # all weights can stay, so that all the rest is for conversations
             most = (room - weights) // page * PAGE
             return min(kv_tokens, most), choose(self.units, weights, comfortable)
-        fair = min(int(KV_SHARE * budget), room - comfortable) // page * PAGE
+        good = max(int(KV_SHARE * budget), self._kv(GOOD_KV_TOKENS, kv_type))
+        fair = min(good, int(MOST_KV_SHARE * budget), room - comfortable) // page * PAGE
         kv_tokens = min(kv_tokens, max(kv_least, fair))
         room -= self._kv(kv_tokens, kv_type)
         ring = comfortable if room >= comfortable else smallest_ring(self.units)
