@@ -38,7 +38,6 @@ __all__ = ["CATALOGUE", "DEFAULT_MODEL", "ModelStore", "StoreError", "WheelModel
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 HUGGING_FACE = "https://huggingface.co"
 PIP_TIMEOUT_S = 120
-DEFAULT_KV_TOKENS = 8192
 
 
 @dataclass(frozen=True)
