@@ -3,33 +3,29 @@
 Owns: rendering, and that a message cannot leave its place in the prompt. Leaves to others: what
 the special tokens are (tokenizer/), and cutting an answer at a stop string (stops.py).
 
-A template is a program from the model file, so it is untrusted: it runs in Jinja's sandbox with a
-limit on its loops and its output. What people wrote is untrusted in another way: it goes through
-`Tokenizer.protect` first, so `<|im_end|>` in a message stays text (see tokenizer/special.py).
+A template is a program from the model file, so it is untrusted: it runs in a sandbox that bounds
+its time, its memory and its output (sandbox.py). What people wrote is untrusted in another way: it
+goes through `Tokenizer.protect` first, so `<|im_end|>` in a message stays text (see
+tokenizer/special.py).
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import jinja2
-from jinja2 import nodes
 from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.errors import ModelFormatError, TemplateError
+from engine.i18n import _
+from engine.sandbox import Environment, RefusedError
 from engine.tokenizer import Tokenizer, unprotect
 
 TEMPLATE_KEY: Final = "tokenizer.chat_template"
-MAX_TEMPLATE_CHARS: Final = 1 << 20
+MAX_TEMPLATE_CHARS: Final = 1 << 17
+"""The longest of today have a fifth of that."""
 MAX_PROMPT_CHARS: Final = 1 << 24
-MAX_LOOP_STEPS: Final = 1_000_000
-"""Loop steps of one rendering; a real template takes a few per message."""
-MAX_REPEAT: Final = 1 << 20
-"""Items that a multiplication in a template may make of a string or list."""
+MAX_PROBLEM_CHARS: Final = 300
+"""Of what a template says of its failure."""
 
 # https://github.com/tatsu-lab/stanford_alpaca#data-release
 ALPACA_SYSTEM: Final = (
@@ -60,7 +56,8 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self.source = "alpaca" if template is None else "gguf"
         self.stop_strings: tuple[str, ...] = ALPACA_STOPS if template is None else ()
-        self._template = None if template is None else _compile(template)
+        self._environment = Environment()
+        self._template = None if template is None else _compile(self._environment, template)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], tokenizer: Tokenizer) -> "ChatTemplate":
@@ -110,19 +107,24 @@ class ChatTemplate:
             return _alpaca(safe, add_generation_prompt)
         try:
             return self._run(self._template, safe, add_generation_prompt)
-        except _RefusedError as error:
+        except RefusedError as error:
             merged = _merge_system(safe)
             if merged is None:
-                raise TemplateError(f"the model refuses these messages: {error}") from error
+                raise TemplateError(
+                    _("the model refuses these messages: {problem}").format(problem=_reason(error))
+                ) from error
         try:
             return self._run(self._template, merged, add_generation_prompt)
-        except _RefusedError as error:
-            raise TemplateError(f"the model refuses these messages: {error}") from error
+        except RefusedError as error:
+            raise TemplateError(
+                _("the model refuses these messages: {problem}").format(problem=_reason(error))
+            ) from error
 
     def _run(
         self, template: jinja2.Template, messages: list[dict[str, str]], add_generation_prompt: bool
     ) -> str:
         pieces, n_chars = [], 0
+        self._environment.begin()
         try:
             for piece in template.generate(
                 {
@@ -132,19 +134,20 @@ class ChatTemplate:
                     "eos_token": self._text_of(self._tokenizer.eos_id),
                     "tools": None,
                     "documents": None,
-                    _STEPS: _Steps(MAX_LOOP_STEPS),
                 }
             ):
                 n_chars += len(piece)
                 if n_chars > MAX_PROMPT_CHARS:
                     raise SecurityError(f"its output is longer than {MAX_PROMPT_CHARS} characters")
                 pieces.append(piece)
-        except _RefusedError:
+        except RefusedError:
             raise
         except Exception as error:  # a program of somebody else: it may raise anything
             raise TemplateError(
-                f"the model's chat template failed: {type(error).__name__}: {error}; "
-                "ask without a template (`complete`), or use another model file"
+                _(
+                    "the model's chat template failed: {problem}; "
+                    "ask without a template (`complete`), or use another model file"
+                ).format(problem=_brief(error))
             ) from error
         return "".join(pieces)
 
@@ -176,8 +179,10 @@ def _alpaca(messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         role = message.get("role", "")
         if role not in _ALPACA_HEADINGS:
             raise TemplateError(
-                f"the model has no chat template, and the Alpaca format has no role {role!r} here; "
-                "use one system message at the start, then user and assistant"
+                _(
+                    "the model has no chat template, and the Alpaca format has no role {role!r} "
+                    "here; use one system message at the start, then user and assistant"
+                ).format(role=role)
             )
         blocks.append(_ALPACA_HEADINGS[role] + message.get("content", "").strip())
     if add_generation_prompt:
@@ -185,125 +190,39 @@ def _alpaca(messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
     return "\n\n".join(blocks)
 
 
-# --- the sandbox ---
-
-_STEPS: Final = "__steps__"
-_COUNTED: Final = "__counted__"
-
-
-class _RefusedError(jinja2.TemplateError):
-    """The template called raise_exception."""
-
-
-class _Steps:
-    """Loop steps that one rendering has left; the sandbox hides names with an underscore."""
-
-    def __init__(self, left: int) -> None:
-        self._left = left
-
-    def _take(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise SecurityError(f"its loops take more than {MAX_LOOP_STEPS} steps")
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja as Hugging Face sets it up for chat templates, with limits."""
-
-    intercepted_binops = frozenset(["*", "**"])
-
-    def __init__(self) -> None:
-        super().__init__(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols", _GenerationTag],
-        )
-        self.filters["tojson"] = _to_json
-        self.filters[_COUNTED] = _counted
-        self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = _strftime_now
-
-    def unsafe_undefined(self, obj: Any, attribute: str) -> jinja2.Undefined:
-        """Jinja would print nothing; a template that reaches for internals is not run at all."""
-        raise SecurityError(f"it may not use the attribute {attribute!r} of {type(obj).__name__}")
-
-    def call_binop(
-        self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
-    ) -> Any:
-        """Multiplication and powers, as long as the result is small."""
-        numbers = [x for x in (left, right) if isinstance(x, int)]
-        sizes = [len(x) for x in (left, right) if isinstance(x, str | list | tuple)]
-        if any(abs(x) > 1 << 62 for x in numbers) or (
-            (operator == "**" and any(abs(x) > 62 for x in numbers))
-            or (sizes and numbers and sizes[0] * numbers[0] > MAX_REPEAT)
-        ):
-            raise SecurityError(f"the result of {operator} is too large")
-        return super().call_binop(context, operator, left, right)
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Every loop counts its steps."""
-        tree = super()._parse(source, name, filename)
-        for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, _COUNTED, [], [], None, None, lineno=loop.lineno)
-        return tree
-
-
-class _GenerationTag(Extension):
-    """`{% generation %}`: marks answers for training, and means nothing here."""
-
-    tags = {"generation"}  # noqa: RUF012 - the type is Jinja's
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-@jinja2.pass_context
-def _counted(context: jinja2.runtime.Context, items: Iterable[Any]) -> Iterator[Any]:
-    # `parent`: what `generate` was given, which a template's own `set` does not change
-    steps = context.parent[_STEPS]
-    for item in items:
-        steps._take()
-        yield item
-
-
-def _raise_exception(message: object = "no reason given") -> None:
-    raise _RefusedError(str(message))
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own would escape for HTML."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _compile(template: str) -> jinja2.Template:
+def _compile(environment: Environment, template: str) -> jinja2.Template:
     if len(template) > MAX_TEMPLATE_CHARS:
         raise TemplateError(
-            f"the model's chat template has {len(template)} characters, "
-            f"at most {MAX_TEMPLATE_CHARS} are allowed"
+            _("the model's chat template has {n} characters, at most {limit} are allowed").format(
+                n=len(template), limit=MAX_TEMPLATE_CHARS
+            )
         )
     try:
-        return _Environment().from_string(template)
+        environment.begin()
+        return environment.from_string(template)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(
-            f"the model's chat template is not valid Jinja: line {error.lineno}: {error.message}; "
-            "use another model file"
+            _(
+                "the model's chat template is not valid Jinja: line {n}: {problem}; "
+                "use another model file"
+            ).format(n=error.lineno, problem=_reason(error))
         ) from error
-    except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError) as error:
-        # Python's own compiler gives up on what Jinja made of it
+    except Exception as error:
+        # Python's own compiler may give up on what Jinja made of it, in many ways
         raise TemplateError(
-            f"the model's chat template cannot be compiled: {type(error).__name__}: {error}; "
-            "use another model file"
+            _(
+                "the model's chat template cannot be compiled: {problem}; use another model file"
+            ).format(problem=_brief(error))
         ) from error
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, as far as it can be shown: it may hold what the template made."""
+    text = unprotect(str(error))[:MAX_PROBLEM_CHARS]
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )

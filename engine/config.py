@@ -13,10 +13,14 @@ import numpy.typing as npt
 
 from engine.errors import ModelFormatError, UnsupportedModelError
 from engine.gguf import GGUFFile, Tensor
+from engine.i18n import _
 
 MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20
 MAX_CONTEXT = 1 << 24
+MAX_VOCABULARY = 1 << 21
+MAX_FREQUENCY = 1e6
+"""Radians per position: sound models turn by one at most, and `cos` of more says nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +64,26 @@ class _Metadata:
     def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
         value = self.metadata.get(key, default)
         if value is None:
-            raise ModelFormatError(f"the model lacks the key {key}")
+            raise ModelFormatError(_("the model lacks the key {key}").format(key=key))
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise ModelFormatError(f"{key} is {_brief(value)}, expected an integer {low}…{high}")
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
+    def number(self, key: str, default: float | None = None, high: float = math.inf) -> float:
         value = self.metadata.get(key, default)
         if value is None:
-            raise ModelFormatError(f"the model lacks the key {key}")
+            raise ModelFormatError(_("the model lacks the key {key}").format(key=key))
         if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
             raise ModelFormatError(f"{key} is {_brief(value)}, expected a number above 0")
+        if value > high:
+            raise ModelFormatError(f"{key} is {_brief(value)}, expected at most {high:g}")
         return float(value)
 
 
 def _brief(value: Any) -> str:
-    text = repr(value)
+    if isinstance(value, list | np.ndarray):
+        return f"a list of {len(value)}"
+    text = repr(value[:60] if isinstance(value, str) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -88,13 +96,15 @@ def read_config(file: GGUFFile) -> ModelConfig:
     """
     meta = _Metadata(file.metadata)
     architecture = file.metadata.get("general.architecture")
-    if architecture != "llama":
+    if not isinstance(architecture, str) or architecture != "llama":
         raise UnsupportedModelError(
-            f"{file.path.name} is a {_brief(architecture)} model; this engine runs `llama`"
+            _("{file} is a {architecture} model; this engine runs `llama`").format(
+                file=file.path.name, architecture=_brief(architecture)
+            )
         )
     if meta.integer("llama.expert_count", 0, 1 << 16, 0):
         raise UnsupportedModelError(
-            f"{file.path.name} is a mixture of experts; only dense models run"
+            _("{file} is a mixture of experts; only dense models run").format(file=file.path.name)
         )
     dim = meta.integer("llama.embedding_length", 1, MAX_WIDTH)
     n_heads = meta.integer("llama.attention.head_count", 1, 4096)
@@ -109,7 +119,9 @@ def read_config(file: GGUFFile) -> ModelConfig:
         raise ModelFormatError(f"rope.dimension_count is {rope_dim}, heads have {head_dim}")
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
-        raise ModelFormatError("the model lacks the tensor token_embd.weight")
+        raise ModelFormatError(
+            _("the model lacks the tensor {name}").format(name="token_embd.weight")
+        )
     config = ModelConfig(
         n_layers=meta.integer("llama.block_count", 1, MAX_LAYERS),
         dim=dim,
@@ -119,17 +131,32 @@ def read_config(file: GGUFFile) -> ModelConfig:
         head_dim=head_dim,
         vocab_size=embedding.n_rows,
         max_context=meta.integer("llama.context_length", 1, MAX_CONTEXT),
-        norm_eps=meta.number("llama.attention.layer_norm_rms_epsilon"),
+        norm_eps=meta.number("llama.attention.layer_norm_rms_epsilon", high=1.0),
         rope_dim=rope_dim,
         rope_theta=meta.number("llama.rope.freq_base", 10000.0),
         rope_scale=_rope_scale(meta),
     )
+    for what, width, most in (
+        ("all query heads together", config.q_dim, MAX_WIDTH),
+        ("the vocabulary", config.vocab_size, MAX_VOCABULARY),
+    ):
+        if width > most:
+            raise ModelFormatError(f"{what} take {width}, at most {most} are allowed")
     _check_shapes(file.tensors, config)
+    with np.errstate(all="ignore"):
+        fastest = float(np.max(rope_frequencies(config, None)))
+    if not fastest <= MAX_FREQUENCY:
+        raise ModelFormatError(
+            f"rope.freq_base {config.rope_theta:g} and scaling {config.rope_scale:g} turn heads "
+            f"by {fastest:g} radians per position, at most {MAX_FREQUENCY:g} are allowed"
+        )
     return config
 
 
 def _rope_scale(meta: _Metadata) -> float:
     kind = meta.metadata.get("llama.rope.scaling.type", "none")
+    if not isinstance(kind, str):
+        raise ModelFormatError(f"llama.rope.scaling.type is {_brief(kind)}, expected a text")
     if kind == "linear":
         return meta.number("llama.rope.scaling.factor", 1.0)
     if kind != "none":
@@ -155,7 +182,7 @@ def _check_shapes(tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
         tensor = tensors.get(name)
         if tensor is None:
             if needed:
-                raise ModelFormatError(f"the model lacks the tensor {name}")
+                raise ModelFormatError(_("the model lacks the tensor {name}").format(name=name))
             return
         if tensor.shape != shape:
             raise ModelFormatError(f"{name} has the shape {tensor.shape}, expected {shape}")

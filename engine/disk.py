@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from engine.errors import ReadError
+from engine.i18n import _
 
 SECTOR = 4096
 """Files are read past the page cache in multiples of this, at multiples of it."""
@@ -57,7 +58,9 @@ class DirectFile:
                 self._fd = os.open(path, flags)  # no direct reads here, as on tmpfs
                 self.is_direct = False
         except OSError as problem:
-            raise ReadError(f"cannot open {path}: {problem.strerror}") from problem
+            raise ReadError(
+                _("cannot open {path}: {problem}").format(path=path, problem=problem.strerror)
+            ) from problem
         status = os.fstat(self._fd)
         self.size, self.identity = status.st_size, (status.st_dev, status.st_ino)
         if sys.platform == "darwin":
@@ -80,12 +83,18 @@ class DirectFile:
                 if problem.errno == errno.EINVAL and self.is_direct and sys.platform == "linux":
                     self._go_buffered()  # it could be opened so, but not be read
                     continue
-                raise ReadError(f"cannot read {self._path}: {problem.strerror}") from problem
+                raise ReadError(
+                    _("cannot read {path}: {problem}").format(
+                        path=self._path, problem=problem.strerror
+                    )
+                ) from problem
             done += n
             if n == 0 or (self.is_direct and done % SECTOR):  # the end may be within a sector
                 break
         if offset + done < min(offset + len(view), self.size):
-            raise ReadError(f"{self._path} was cut off while it was in use; fetch it again")
+            raise ReadError(
+                _("{path} was cut off while it was in use; fetch it again").format(path=self._path)
+            )
         if not self.is_direct and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, offset, len(view), os.POSIX_FADV_DONTNEED)
 

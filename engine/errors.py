@@ -9,7 +9,10 @@ EngineError
 ├── OutOfCacheError       no KV page is free
 ├── OverBudgetError       the model does not fit the memory budget
 └── ReadError             the model's file could not be read while it was in use
+    └── FileChangedError  it was cut off or written to; what was computed with it is of no use
 """
+
+from engine.i18n import _
 
 
 class EngineError(Exception):
@@ -42,8 +45,10 @@ class PromptTooLongError(EngineError):
 
     def __init__(self, n_tokens: int, limit: int) -> None:
         super().__init__(
-            f"the prompt has {n_tokens} tokens and at most {limit} fit; "
-            "shorten it, or start a new session"
+            _(
+                "the prompt has {n} tokens and at most {limit} fit; "
+                "shorten it, or start a new session"
+            ).format(n=n_tokens, limit=limit)
         )
         self.n_tokens = n_tokens
         self.limit = limit
@@ -57,6 +62,10 @@ class ReadError(EngineError):
     """The model's file could not be read while it was in use."""
 
 
+class FileChangedError(ReadError):
+    """The model's file was cut off or written to while it was in use; load it again."""
+
+
 class OverBudgetError(EngineError):
     """A model, or what is running of it, does not fit the memory budget.
 
@@ -67,7 +76,9 @@ class OverBudgetError(EngineError):
     def __init__(self, budget: int, smallest: int) -> None:
         needed = -(-smallest // 2**20)
         super().__init__(
-            f"it does not fit a memory budget of {budget / 2**20:.0f}M; "
-            f"the smallest that would do is {needed}M"
+            _(
+                "it does not fit a memory budget of {budget:.0f}M; "
+                "the smallest that would do is {smallest}M"
+            ).format(budget=budget / 2**20, smallest=needed)
         )
         self.budget, self.smallest = budget, needed * 2**20

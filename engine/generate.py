@@ -23,6 +23,7 @@ from engine.chat import ChatTemplate
 from engine.config import ModelConfig, read_config
 from engine.errors import EngineError, OutOfCacheError, PromptTooLongError
 from engine.gguf import GGUFFile, open_gguf
+from engine.i18n import _
 from engine.info import DEFAULT_KV_TOKENS, EngineInfo, KvType, engine_info
 from engine.kernels import PAGE
 from engine.kv_cache import KVCache, SequenceCache
@@ -155,6 +156,7 @@ class Engine:
         kv_disk_bytes: int = 0,
         prompt_lookup: bool = True,
         budget: int | None = None,
+        base_bytes: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> "Engine":
         """Map a GGUF and get ready to compute.
@@ -169,7 +171,9 @@ class Engine:
                 answer is the same with and without.
             budget: bytes that the whole process may use; None for as much as it takes. Weights
                 that do not fit are streamed from the disk, and the cache may get smaller.
-            progress: called with (message, completed, total).
+            base_bytes: what the process takes without a model, where another one is in memory,
+                for which the plan leaves no room; None to measure it.
+            progress: called with (message, completed, total); loading ends with what it raises.
 
         Raises:
             EngineError: the file is damaged, its model not supported, or compiling failed.
@@ -177,10 +181,12 @@ class Engine:
         """
         report = progress or (lambda message, completed, total: None)
         if not native.is_warm():
-            report("compiling the kernels for this processor (once, about a minute)", 0, 3)
+            report(_("compiling the kernels for this processor (once, about a minute)"), 0, 3)
+            native.warm(native.NEEDED)
         native.function("forward_pass")
-        base_bytes = resident_bytes()
-        report("reading the model", 1, 3)
+        if base_bytes is None:
+            base_bytes = resident_bytes()
+        report(_("reading the model"), 1, 3)
         n_threads = min(n_threads or physical_cores(), MAX_THREADS)
         file = open_gguf(path)
         try:
@@ -203,11 +209,11 @@ class Engine:
                     trim()  # reading the header has left a few megabytes
                     if plan.residency is not None:
                         weights.hold(
-                            plan.residency, lambda n, of: report("reading the weights", n, of)
+                            plan.residency, lambda n, of: report(_("reading the weights"), n, of)
                         )
                     engine._warm_up()
                     if kv_dir is not None and kv_disk_bytes > 0:
-                        engine._use_disk(kv_dir, kv_disk_bytes)
+                        engine.use_disk(kv_dir, kv_disk_bytes)
                 except BaseException:
                     model.close()
                     raise
@@ -217,7 +223,7 @@ class Engine:
         except BaseException:
             file.close()
             raise
-        report("ready", 3, 3)
+        report(_("ready"), 3, 3)
         return engine
 
     def _warm_up(self) -> None:
@@ -234,11 +240,20 @@ class Engine:
         )
         sequence.close()
 
-    def _use_disk(self, folder: Path, n_bytes: int) -> None:
+    def use_disk(self, folder: Path, n_bytes: int) -> None:
+        """Keep in a folder of this engine's own what the KV cache has no room for.
+
+        What is saved there is found again if it is this model's, and deleted if it is not, or if
+        there are conversations in the cache already.
+        """
         own = fingerprint(self._file, self.plan.kv_type, self._cache.page_bytes)
         disk = open_disk(folder, self._cache.page_bytes, n_bytes, own)
         if disk is not None:
-            self._cache.attach(disk.file, disk.saved)
+            saved = disk.saved
+            if self._cache.pages_used:
+                disk.file.clear()
+                saved = ()
+            self._cache.attach(disk.file, saved)
         if not self._weights.is_mapped:
             self._weights.drop_map()  # the fingerprint has read the header
 
@@ -278,7 +293,7 @@ class Engine:
         if len(prompt_ids) >= self.context_length:
             raise PromptTooLongError(len(prompt_ids), self.context_length - 1)
         if not prompt_ids:
-            raise EngineError("the prompt is empty; give at least one token")
+            raise EngineError(_("the prompt is empty; give at least one token"))
         if not all(0 <= token < self._config.vocab_size for token in prompt_ids):
             raise EngineError("a token id of the prompt is outside the vocabulary")
         if not self.has_room(len(prompt_ids), params.max_tokens):
@@ -318,6 +333,11 @@ class Engine:
         if self._cache.limit != self._kv_limit:
             self._apply_kv_limit()
         return sequence.stops.push(sequence.decoder.flush())[0] + sequence.stops.flush()
+
+    @property
+    def ticks(self) -> int:
+        """Clock ticks that passes have booked; may be read from any thread, during a pass too."""
+        return int(self._model.ticks.sum())
 
     @property
     def n_active(self) -> int:
@@ -464,6 +484,11 @@ class Engine:
             self.finish(sequence, "cancelled")
 
     # --- memory ------------------------------------------------------------------------------
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Bytes of weights that were read from the disk for passes so far; for any thread."""
+        return self._weights.streamed_bytes
 
     def memory(self) -> dict[str, int]:
         """Bytes of the cache that are in use: kv_used. What is planned is in `plan`."""

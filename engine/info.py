@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from engine.config import ModelConfig, read_config
-from engine.gguf import GGUFFile, open_gguf
+from engine.gguf import GGUFFile, open_gguf, shown
 from engine.kernels import KV_F16, KV_Q8, head_bytes
 
 DEFAULT_KV_TOKENS = 8192
@@ -49,10 +49,10 @@ def engine_info(file: GGUFFile, config: ModelConfig) -> EngineInfo:
     for tensor in file.tensors.values():
         if tensor.name.startswith("blk.") and len(tensor.shape) > 1:
             layer_bytes[tensor.type.name] += tensor.n_bytes
-    kind = str(meta.get("tokenizer.ggml.model", "?"))
-    pre = meta.get("tokenizer.ggml.pre")
+    kind = _text(meta.get("tokenizer.ggml.model"), "?")
+    pre = _text(meta.get("tokenizer.ggml.pre"), "default")
     return EngineInfo(
-        name=str(meta.get("general.name", file.path.stem)),
+        name=_text(meta.get("general.name"), file.path.stem),
         architecture="llama",
         parameters=sum(int(np.prod(t.shape, dtype=np.int64)) for t in file.tensors.values()),
         quantization=layer_bytes.most_common(1)[0][0],
@@ -62,11 +62,18 @@ def engine_info(file: GGUFFile, config: ModelConfig) -> EngineInfo:
         n_heads=config.n_heads,
         n_kv_heads=config.n_kv_heads,
         vocab_size=config.vocab_size,
-        tokenizer={"gpt2": f"byte-level BPE ({pre})", "llama": "SentencePiece"}.get(kind, kind),
+        tokenizer=_text(
+            {"gpt2": f"byte-level BPE ({pre})", "llama": "SentencePiece"}.get(kind, kind), "?"
+        ),
         chat_template=isinstance(meta.get("tokenizer.chat_template"), str),
-        license=str(meta.get("general.license", "")),
+        license=_text(meta.get("general.license"), ""),
         weights_bytes=sum(t.n_bytes for t in file.tensors.values()),
     )
+
+
+def _text(value: object, otherwise: str) -> str:
+    """A text of the file, as far as people need it."""
+    return shown(value) if isinstance(value, str) else otherwise
 
 
 def page_bytes(config: ModelConfig, kv_type: KvType = "f16") -> int:

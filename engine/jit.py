@@ -1,6 +1,6 @@
 """How kernels are compiled: the decorators of their pieces, and what numba is told.
 
-compile.py makes object files of the functions that are called from outside (native.ENTRIES);
+compile.py makes libraries of the functions that are called from outside (native.ENTRIES);
 everything those call is decorated here. Kernels have no reference counting (`_nrt`): arrays are
 views of memory that others keep, and an array that a kernel made itself would not compile.
 """

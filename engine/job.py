@@ -1,6 +1,6 @@
 """What a pass of the model is given, and how it lies in memory: no numba here.
 
-The process that serves has the compiled forward pass as an object file and calls it with one
+The process that serves has the compiled forward pass as a library and calls it with one
 address, that of a job: 8-byte words which say where the arrays are and how large. LAYOUT describes
 a job once, for the side that writes it (`words_of`) and the side that reads it
 (kernels/reading.py, numba). Arrays are C-contiguous, so address and dimensions say it all.

@@ -7,7 +7,7 @@ go through the weights together.
 
 Left to others: what a pass is given (job.py) and by whom (runner.py), where weights and cache live
 (weights.py, kv_cache.py), the arithmetic of a step (kernels/). Imported only to be compiled
-(compile.py): whoever serves has the object file, and no numba.
+(compile.py): whoever serves has what it made, and no numba.
 """
 
 from engine import system

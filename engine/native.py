@@ -1,23 +1,26 @@
-"""The compiled kernels: object files, made once by compile.py and loaded here. No numba here.
+"""The compiled kernels: made once by compile.py and loaded here. No numba here.
 
-An object belongs to the sources, the compiler and the processor that it was made with and for; so
-its folder is named after a digest of them all.
+On Linux they are shared libraries, which the system's loader maps from their files: the process
+needs no right to make memory that is run. On macOS, and on processors that link.py does not know,
+they are object files, which LLVM loads.
+
+A file belongs to the sources, the compiler and the processor that it was made with and for; so its
+folder is named after a digest of them all.
 """
 
 import ctypes
 import functools
 import hashlib
-import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
-
 from engine.errors import EngineError
+from engine.host import cache_root, host
+from engine.i18n import _
 from engine.pages import drop_clean_pages
 from engine.target import CPU, CPU_FEATURES, TARGET
 
@@ -26,11 +29,17 @@ ENTRIES: dict[str, tuple[str, Any]] = {
     "forward_pass": ("engine.model", ctypes.CFUNCTYPE(None, _I64, _I64, _I64, _I64)),
     "read_memory": ("engine.kernels.probes", ctypes.CFUNCTYPE(ctypes.c_float, _I64, _I64)),
     "clock": ("engine.kernels.probes", ctypes.CFUNCTYPE(_I64)),
+    "bus_error": ("engine.kernels.bus_error", ctypes.CFUNCTYPE(None, _I64, _I64, _I64)),
 }
 """What Python calls: the module of the function of this name, and its C type."""
 
+NEEDED = ("forward_pass", "bus_error")
+"""What a model cannot do without."""
+
+_SHARED = 3  # ET_DYN
 _SOURCES = (
-    "compile.py formats.py jit.py job.py lowering.py model.py native.py simd.py system.py target.py"
+    "compile.py formats.py guard_table.py jit.py job.py link.py lowering.py model.py native.py "
+    "simd.py system.py target.py"
 )
 
 
@@ -41,54 +50,56 @@ def cache_dir() -> Path:
     digest = hashlib.sha256()
     for source in [*map(here.joinpath, _SOURCES.split()), *sorted(here.glob("kernels/*.py"))]:
         digest.update(source.read_bytes())
-    features = ",".join(sorted(name for name, on in llvm.get_host_cpu_features().items() if on))
     for part in (
         *(version(package) for package in ("numba", "llvmlite", "numpy")),
         sys.version,
-        llvm.get_host_cpu_name(),
-        features,
+        host().name,
+        ",".join(sorted(host().features)),
         TARGET,
         str(CPU),
         str(CPU_FEATURES),
     ):
         digest.update(part.encode() + b"\0")
-    root = os.environ.get("ASSISTANTD_KERNEL_CACHE")
-    if root is None:
-        root = str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "assistantd")
-    return Path(root) / "kernels" / digest.hexdigest()[:16]
+    return cache_root() / digest.hexdigest()[:16]
 
 
 def path_of(name: str) -> Path:
-    """File of an entry: a line with the SHA-256 of what follows, the object file."""
+    """File of an entry: its code, and its SHA-256 in the last line; see `sealed`."""
     return cache_dir() / f"{name}.kernel"
 
 
 def symbol_of(name: str) -> str:
-    """What an entry is called in its object file."""
+    """What an entry is called in its file."""
     return f"assistantd_{name}"
 
 
+def sealed(code: bytes) -> bytes:
+    """What the file of an entry holds. Loaders do not look at what follows a library."""
+    return code + b"\n" + hashlib.sha256(code).hexdigest().encode()
+
+
 def read(name: str) -> bytes | None:
-    """The object file of an entry; None if it is missing or damaged."""
+    """The code of an entry; None if it is missing or damaged."""
     try:
-        digest, _, code = path_of(name).read_bytes().partition(b"\n")
+        content = path_of(name).read_bytes()
     except OSError:
         return None
-    return code if hashlib.sha256(code).hexdigest().encode() == digest else None
+    code = content.rpartition(b"\n")[0]
+    return code if content == sealed(code) else None
 
 
 def is_warm() -> bool:
-    """Whether the forward pass is compiled, so that loading it takes a moment only."""
-    return read("forward_pass") is not None
+    """Whether what a model needs is compiled, so that loading it takes a moment only."""
+    return all(read(name) is not None for name in NEEDED)
 
 
-def warm() -> Path:
+def warm(names: Iterable[str] = tuple(ENTRIES)) -> Path:
     """Compile what is not compiled yet. Returns the folder.
 
     Raises:
         EngineError: compiling failed.
     """
-    missing = [name for name in ENTRIES if read(name) is None]
+    missing = [name for name in names if read(name) is None]
     if missing:
         _compile(missing)
     return cache_dir()
@@ -109,7 +120,7 @@ def _compile(names: list[str]) -> None:
     )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise EngineError(f"cannot compile the kernels: {last}")
+        raise EngineError(_("cannot compile the kernels: {problem}").format(problem=last))
 
 
 @functools.cache
@@ -124,12 +135,26 @@ def function(name: str) -> Callable[..., Any]:
         _compile([name])
         code = read(name)
         if code is None:
-            raise EngineError(f"cannot compile the kernels: {path_of(name)} is missing or damaged")
+            raise EngineError(
+                _("cannot compile the kernels: {path} is missing or damaged").format(
+                    path=path_of(name)
+                )
+            )
+    return _load(name, code)
+
+
+def _load(name: str, code: bytes) -> Callable[..., Any]:
+    symbol, kind = symbol_of(name), ENTRIES[name][1]
+    if code[:4] == b"\x7fELF" and code[16] == _SHARED:
+        call = kind((symbol, ctypes.CDLL(str(path_of(name)))))
+        return call  # type: ignore[no-any-return]
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
     linker = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     linker.add_object_file(llvm.ObjectFileRef.from_data(code))
-    call = ENTRIES[name][1](linker.get_function_address(symbol_of(name)))
+    call = kind(linker.get_function_address(symbol))
     call.owner = linker  # of the memory that holds the code
     drop_clean_pages("llvmlite")  # LLVM has done its part
     return call  # type: ignore[no-any-return]

@@ -34,7 +34,7 @@ from engine.residency import (
 )
 from engine.runner import buffer_bytes
 
-MARGIN_SHARE, MARGIN_BYTES = 0.03, 8 << 20
+MARGIN_SHARE, MARGIN_BYTES = 0.03, 9 << 20
 """Of what is planned, and at least, kept free."""
 VOCABULARY_BYTES = 200
 """For each token: its text, its place in tables, what reading the header leaves behind."""

@@ -1,7 +1,7 @@
 """A model ready to compute: weights, buffers and threads, around the compiled forward pass.
 
-Makes a batch into a job (job.py) and runs it on the team. What is computed is in model.py, as an
-object file when this runs (native.py).
+Makes a batch into a job (job.py) and runs it on the team. What is computed is in model.py, as a
+library when this runs (native.py).
 """
 
 import itertools

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import EngineError
+from engine.i18n import _
 
 if TYPE_CHECKING:
     from engine.grammar import Constraint
@@ -79,7 +80,7 @@ class Sampler:
             self._constraint.mask(scores)
         best = int(scores.argmax())  # NaN counts as the largest
         if not np.isfinite(scores[best]):
-            raise EngineError("the model computed no usable logits; its file may be damaged")
+            raise EngineError(_("the model computed no usable logits; its file may be damaged"))
         if params.temperature <= 0:
             return best
         return self._draw(scores)

@@ -23,7 +23,9 @@ import numpy.typing as npt
 
 from engine.disk import DirectFile, anonymous
 from engine.errors import ReadError
+from engine.i18n import _
 from engine.residency import OUTPUT, Residency, Unit
+from engine.threads import name_thread
 
 PIECE_BYTES = 1 << 20
 """What one request to the disk reads, at most."""
@@ -69,6 +71,7 @@ class Streamer:
         address: of the ring.
         ready: (n_threads,) i64 file descriptors to read from, and
         done: one to write to, for the forward pass.
+        n_bytes: of weights that were read for passes, up to now.
     """
 
     def __init__(self, file: DirectFile, residency: Residency, n_threads: int) -> None:
@@ -78,15 +81,18 @@ class Streamer:
         self.address = np.frombuffer(self._ring, np.uint8).ctypes.data
         pipes: list[tuple[int, int]] = []
         try:
-            for _ in range(n_threads + 1):
+            for _pipe in range(n_threads + 1):
                 pipes.append(os.pipe())
         except OSError as problem:
             for fd in (fd for pipe in pipes for fd in pipe):
                 os.close(fd)
-            raise ReadError(f"cannot stream weights: {problem.strerror}") from problem
+            raise ReadError(
+                _("cannot stream weights: {problem}").format(problem=problem.strerror)
+            ) from problem
         self._take_done, self.done = pipes.pop()
-        self.ready: npt.NDArray[np.int64] = np.array([r for r, _ in pipes], np.int64)
-        self._tell_ready = [w for _, w in pipes]
+        self.ready: npt.NDArray[np.int64] = np.array([r for r, _write in pipes], np.int64)
+        self._tell_ready = [w for _read, w in pipes]
+        self.n_bytes = 0
         self._error: ReadError | None = None
         self._closing = False
         self._taking = threading.Lock()  # held by the reader that takes the next piece
@@ -131,6 +137,7 @@ class Streamer:
     # --- readers -----------------------------------------------------------------------------
 
     def _read(self) -> None:
+        name_thread()
         while True:
             with self._taking:
                 piece = next(self._pieces, None)
@@ -143,6 +150,7 @@ class Streamer:
                 # the pass must end all the same; `check` tells whoever started it
                 self._error = self._error or problem
             with self._booking:
+                self.n_bytes += piece.n_bytes
                 piece.unit.n_left -= 1
                 self._tell()
 

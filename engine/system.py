@@ -118,3 +118,78 @@ def clock(typingctx):
         return _call(builder, "llvm.readcyclecounter", I64, [])
 
     return types.int64(), codegen
+
+
+# --- for a signal handler (kernels/bus_error.py): only what may be called in one ---
+
+_PROT_READ, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = 1, 0x02, 0x10, 0x20  # Linux'
+
+
+@intrinsic
+def map_zeros(typingctx, address, n_bytes):
+    """Put zeros in the place of what is mapped there; the address, or -1."""
+
+    def codegen(context, builder, signature, args):
+        flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS
+        arguments = [
+            builder.inttoptr(args[0], I8.as_pointer()),
+            args[1],
+            ir.Constant(I32, _PROT_READ),
+            ir.Constant(I32, flags),
+            ir.Constant(I32, -1),
+            ir.Constant(I64, 0),
+        ]
+        return builder.ptrtoint(_call(builder, "mmap", I8.as_pointer(), arguments), I64)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def raise_as_before(typingctx, number, action):
+    """Give a signal the action (a struct sigaction) that it had, and raise it again.
+
+    Once: that action may raise it again to be rid of it, and then the default is meant.
+    """
+
+    def codegen(context, builder, signature, args):
+        signal = builder.trunc(args[0], I32)
+        pointer = builder.inttoptr(args[1], I8.as_pointer())
+        nothing = ir.Constant(I8.as_pointer(), None)
+        _call(builder, "sigaction", I32, [signal, pointer, nothing])
+        builder.store(ir.Constant(I64, 0), builder.inttoptr(args[1], I64.as_pointer()))
+        _call(builder, "raise", I32, [signal])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+def _kept(builder):
+    """A word of the object file's own, which outlives the call."""
+    name = "assistantd_kept"
+    word = builder.module.globals.get(name)
+    if word is None:
+        word = ir.GlobalVariable(builder.module, I64, name)
+        word.linkage = "internal"
+        word.initializer = ir.Constant(I64, 0)
+    return word
+
+
+@intrinsic
+def keep(typingctx, value):
+    """Remember an int64; a handler is given nothing but its signal."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[0], _kept(builder))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def kept(typingctx):
+    """What was remembered; 0 if nothing was. Only by the function that has `keep` in it."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(_kept(builder))
+
+    return types.int64(), codegen

@@ -18,9 +18,9 @@ import platform
 import sys
 from dataclasses import dataclass
 
-import llvmlite.binding as llvm
-
 from engine.errors import EngineError
+from engine.host import host
+from engine.i18n import _
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _arm_features() -> set[str]:
 
 def features() -> set[str]:
     """What the processor has, in LLVM's names."""
-    found = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    found = set(host().features)
     if platform.machine().lower() in ("aarch64", "arm64"):
         found |= _arm_features()
     return found
@@ -92,7 +92,11 @@ def _choose() -> tuple[str, str | None, str | None]:
     if not wanted:
         return usable[0], None, own
     if wanted not in usable:
-        raise EngineError(f"ASSISTANTD_SIMD is {wanted!r}; this machine has {', '.join(usable)}")
+        raise EngineError(
+            _("ASSISTANTD_SIMD is {value!r}; this machine has {names}").format(
+                value=wanted, names=", ".join(usable)
+            )
+        )
     target = {**_X86, **_ARM}.get(wanted)
     if target is not None and target.cpu is not None:
         return wanted, target.cpu, target.cpu_features

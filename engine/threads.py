@@ -4,6 +4,7 @@
 (kernels/barrier.py), without the GIL. Idle workers sleep on a lock and cost nothing.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -23,6 +24,13 @@ def physical_cores() -> int:
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text() if siblings.exists() else str(cpu))
     return max(1, len(cores))
+
+
+def name_thread() -> None:
+    """Tell the kernel what this thread is called, for `top -H` and whoever looks for a hung one."""
+    name = threading.current_thread().name
+    with contextlib.suppress(OSError):  # not Linux, or /proc is hidden: it is only a name
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name)
 
 
 class Team:
@@ -69,6 +77,7 @@ class Team:
         self._threads, self._wake = [], []
 
     def _work(self, index: int, wake: threading.Semaphore) -> None:
+        name_thread()
         while True:
             wake.acquire()
             if self._job is None:

@@ -23,6 +23,8 @@ from engine.disk import SECTOR, DirectFile, anonymous
 from engine.errors import ReadError
 from engine.formats import TensorType
 from engine.gguf import GGUFFile
+from engine.guard import Watch
+from engine.i18n import _
 from engine.job import MATRIX, Stream, WeightViews
 from engine.residency import OUTPUT, STEPS, Extent, Residency, Unit, units_of
 from engine.stream import PIECE_BYTES, READERS, Streamer
@@ -73,8 +75,19 @@ class Weights:
         self._disk: DirectFile | None = None
         self._held: dict[int, _Held] = {}  # by index of the unit
         self._streamer: Streamer | None = None
+        self._streamed_before = 0  # bytes, by streamers that are closed
         self._resting = False
         self._biases: dict[str, npt.NDArray[np.float32]] = {}  # kept alive for their addresses
+        self._watch = Watch(file.data.ctypes.data, file.size)
+        try:
+            self._build(file, config, n_threads, max_rows)
+            self.check()
+        except BaseException:
+            self._watch.close()
+            raise
+
+    def _build(self, file: GGUFFile, config: ModelConfig, n_threads: int, max_rows: int) -> None:
+        """Read the vectors, and make the records."""
         layers = range(config.n_layers)
         norms = {
             name: np.stack([read_vector(file, f"blk.{i}.{name}.weight") for i in layers])
@@ -104,6 +117,12 @@ class Weights:
         self._map()
 
     # --- mapped or held ----------------------------------------------------------------------
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Bytes that were read from the disk for passes so far; for any thread."""
+        streamer = self._streamer
+        return self._streamed_before + (streamer.n_bytes if streamer is not None else 0)
 
     @property
     def is_mapped(self) -> bool:
@@ -144,7 +163,11 @@ class Weights:
             if self._disk.identity != self._file.identity or self._disk.size < self._file.size:
                 self._disk.close()
                 self._disk = None
-                raise ReadError(f"{self._file.path} is another file now; load the model again")
+                raise ReadError(
+                    _("{path} is another file now; load the model again").format(
+                        path=self._file.path
+                    )
+                )
         self._disk.drop_cached()
         wanted = {i for i, resident in enumerate(residency.resident) if resident}
         for i in set(self._held) - wanted:
@@ -174,6 +197,16 @@ class Weights:
         self.residency, self._resting = None, False
         self._map()
 
+    def check(self) -> None:
+        """See whether the file is still what it was.
+
+        Raises:
+            FileChangedError: what was computed since the last time may be nonsense.
+        """
+        if not self._watch.is_whole:
+            raise self._file.changed()
+        self._file.check()
+
     def rest(self) -> None:
         """Give the memory of all weights back for now; the next pass reads them again."""
         self._close_streamer()
@@ -188,14 +221,17 @@ class Weights:
     def close(self) -> None:
         """End the readers, close the file."""
         self.unhold()
+        self._watch.close()
         if self._disk is not None:
             self._disk.close()
             self._disk = None
 
     def _close_streamer(self) -> None:
-        if self._streamer is not None:
-            self._streamer.close()
+        streamer = self._streamer
+        if streamer is not None:
+            streamer.close()
             self._streamer = None
+            self._streamed_before += streamer.n_bytes
 
     def _read_units(self, indexes: list[int], progress: Progress) -> None:
         """Read units into memory of their own, a few requests at a time."""
@@ -255,6 +291,7 @@ class Weights:
         Raises:
             ReadError: something could not be read, so that the pass computed nonsense.
         """
+        self.check()
         if self._streamer is None:
             return
         try:

@@ -10,6 +10,9 @@ from hypothesis import settings
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
+# messages are compared in English, whatever the language of whoever runs the tests
+os.environ["LANGUAGE"] = "en"
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -1,9 +1,12 @@
 """A real daemon as a process of its own, for tests/e2e/ and tests/memory/."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +24,8 @@ class RunningDaemon:
     settings: dict[str, str] = field(default_factory=dict)
     within: list[str] = field(default_factory=list)
     """A command that starts the command that follows it."""
+    program: list[str] = field(default_factory=lambda: [sys.executable, "-m", "assistantd"])
+    """The daemon: by default the one of the repository."""
 
     def __post_init__(self) -> None:
         self.endpoint = f"ipc://{self.folder}/a.sock"
@@ -38,7 +43,7 @@ class RunningDaemon:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.within, sys.executable, "-m", "assistantd"],
+                [*self.within, *self.program],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -71,3 +76,16 @@ class RunningDaemon:
 def short_folder() -> Path:
     """A folder with a short name: a socket's path has some 100 bytes only."""
     return Path(tempfile.mkdtemp(prefix="ad-"))
+
+
+@contextmanager
+def running_daemon(model: Path, **settings: str) -> Iterator[RunningDaemon]:
+    """One that runs while the block does; it must end well, without a traceback in its log."""
+    folder = short_folder()
+    running = RunningDaemon(folder, model, settings).start()
+    yield running
+    code = running.stop()
+    log = running.log.read_text()
+    shutil.rmtree(folder)
+    assert code == 0, log
+    assert "Traceback" not in log, log

@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import UnsupportedModelError
 from engine.tokenizer.base import StreamDecoder, Tokenizer
 from engine.tokenizer.special import MARKER, protect, unprotect
-from engine.tokenizer.vocab import PREFIX, Keys
+from engine.tokenizer.vocab import PREFIX, Keys, short
 
 __all__ = [
     "MARKER",
@@ -44,7 +44,7 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     if model is None:
         raise Keys(metadata).bad("model", "is missing")
     raise UnsupportedModelError(
-        f"{PREFIX}model is {model!r}; supported are 'llama' (SentencePiece) and "
+        f"{PREFIX}model is {short(model)}; supported are 'llama' (SentencePiece) and "
         "'gpt2' (byte-level BPE)"
     )
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.errors import ModelFormatError
 from engine.tokenizer.base import Tokenizer
@@ -30,7 +31,7 @@ from engine.tokenizer.vocab import (
     short,
 )
 
-MAX_MERGES: Final = 1 << 22
+MAX_MERGES: Final = 1 << 21
 CACHED_WORDS: Final = 8192
 MAX_CACHED_BYTES: Final = 64
 """Longer words are not worth a place in the cache."""
@@ -82,10 +83,21 @@ class BpeTokenizer(Tokenizer):
         pieces = [_piece(text, kind) for text, kind in zip(texts, types, strict=True)]
         super().__init__(f"bpe:{name}", vocabulary, ByteTable(pieces), adds_space_prefix=False)
         self._words = words
+        self._sorted_ids = array("I")
+        if words.ignore_merges:
+            normal = np.flatnonzero(np.frombuffer(types, np.uint8) == TokenType.NORMAL).tolist()
+            self._sorted_ids = array("I", sorted(normal, key=pieces.__getitem__))
+        del pieces  # what follows takes as much: this is when loading takes most
         ids = {text: token_id for token_id, text in enumerate(texts)}
+        # plain text never becomes what only a template may place
+        reserved = np.frombuffer(types, np.uint8) == TokenType.CONTROL
+        reserved[list(vocabulary.special_tokens.values())] = True
         # A byte without a token (those that UTF-8 never uses) is left out, as the peer does.
         self._byte_ids = array("i", (ids.get(BYTE_CHARS[byte], -1) for byte in range(256)))
-        self._merge_keys, self._merge_values = _merge_tables(merges, ids, types)
+        for byte, token_id in enumerate(self._byte_ids):
+            if token_id >= 0 and reserved[token_id]:
+                self._byte_ids[byte] = -1
+        self._merge_keys, self._merge_values = _merge_tables(merges, ids, reserved)
         # user-defined tokens that are plain text (runs of spaces, words) match in any text
         self._plain = TokenFinder(
             {
@@ -96,10 +108,6 @@ class BpeTokenizer(Tokenizer):
                 and len(text) <= MAX_SPECIAL_CHARS
             }
         )
-        self._sorted_ids = array("I")
-        if words.ignore_merges:
-            normal = np.flatnonzero(np.frombuffer(types, np.uint8) == TokenType.NORMAL).tolist()
-            self._sorted_ids = array("I", sorted(normal, key=pieces.__getitem__))
         self._cache: dict[bytes, tuple[int, ...]] = {}
 
     @classmethod
@@ -162,38 +170,40 @@ class BpeTokenizer(Tokenizer):
         return self._merge_values[at]
 
     def _merge(self, word: bytes) -> list[int]:
-        """Ids of one word: O(n log n), whatever the word is."""
-        ids = [self._byte_ids[byte] for byte in word]
+        """Ids of one word: O(n log n), and some 60 bytes for each of its own, whatever it is."""
+        ids = array("i", map(self._byte_ids.__getitem__, word))
         n = len(ids)
         # neighbours of each place; a merged pair lives on at its left place
-        before = list(range(-1, n - 1))
-        after = list(range(1, n + 1))
+        before = array("i", range(-1, n - 1))
+        after = array("i", range(1, n + 1))
         gone = -2
-        heap: list[tuple[int, int, int, int]] = []  # (rank << 32 | merged, place, left, right)
 
-        def offer(left_at: int, right_at: int) -> None:
-            left, right = ids[left_at], ids[right_at]
-            if left >= 0 and right >= 0:
-                value = self._find_merge(left, right)
-                if value is not None:
-                    heapq.heappush(heap, (value, left_at, left, right))
+        def merge_at(at: int) -> int | None:
+            """rank << 32 | merged of the pair that begins at a place."""
+            left, following = ids[at], after[at]
+            if left < 0 or following == n or ids[following] < 0:
+                return None
+            return self._find_merge(left, ids[following])
 
-        for at in range(n - 1):
-            offer(at, at + 1)
+        # rank << 32 | place; where the pair has become another one since, its rank has, too
+        heap = [
+            value & ~_ID_MASK | at for at in range(n - 1) if (value := merge_at(at)) is not None
+        ]
+        heapq.heapify(heap)
         while heap:
-            value, at, left, right = heapq.heappop(heap)
-            next_at = after[at]
-            # the pair may have been merged into something else since it was offered
-            if ids[at] != left or next_at == n or ids[next_at] != right:
+            offered = heapq.heappop(heap)
+            at = offered & _ID_MASK
+            value = merge_at(at)
+            if value is None or value ^ offered > _ID_MASK:
                 continue
+            next_at = after[at]
             ids[at], ids[next_at] = value & _ID_MASK, gone
-            following = after[next_at]
-            after[at] = following
+            following = after[at] = after[next_at]
             if following < n:
                 before[following] = at
-                offer(at, following)
-            if before[at] >= 0:
-                offer(before[at], at)
+            for place in (at, before[at]):
+                if place >= 0 and (value := merge_at(place)) is not None:
+                    heapq.heappush(heap, value & ~_ID_MASK | place)
         return [token_id for token_id in ids if token_id >= 0]
 
 
@@ -207,7 +217,7 @@ def _piece(text: str, kind: int) -> bytes:
 
 
 def _merge_tables(
-    merges: list[str], ids: Mapping[str, int], types: bytes
+    merges: list[str], ids: Mapping[str, int], reserved: npt.NDArray[np.bool_]
 ) -> "tuple[array[int], array[int]]":
     """Sorted left << 32 | right, and rank << 32 | merged for each."""
     # hot: 280k merges in LLaMA 3
@@ -223,8 +233,7 @@ def _merge_tables(
     merged = np.array(merged_ids, np.uint64)
     keys = np.array(left_ids, np.uint64) << _ID_BITS | np.array(right_ids, np.uint64)
     values = np.arange(len(merges), dtype=np.uint64) << _ID_BITS | merged
-    # plain text never becomes a control token
-    wanted = np.frombuffer(types, np.uint8)[merged] != TokenType.CONTROL
+    wanted = ~reserved[merged]
     # of a pair that is listed twice, `unique` keeps the first rank
     keys, first = np.unique(keys[wanted], return_index=True)
     return array("Q", keys.tobytes()), array("Q", values[wanted][first].tobytes())

@@ -135,7 +135,8 @@ PRE_TOKENIZERS: Final[Mapping[str, PreTokenizer]] = {
             r"[\r\n]",
             r"\s?[\p{Lu}\p{Ll}\p{Lt}]+",
             r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
-            r"\s+$",
+            # \s+$, which would be tried again at each place of a long run of spaces
+            r"(?<!\s)\s++$",
             _DEEPSEEK_CJK,
             r"\p{N}+",
         )
@@ -160,7 +161,8 @@ def pre_tokenizer(name: str | None) -> PreTokenizer:
     row = PRE_TOKENIZERS.get(name or "default")
     if row is None:
         raise UnsupportedModelError(
-            f"tokenizer.ggml.pre is {name!r}, a way to split words that is not implemented; "
+            f"tokenizer.ggml.pre is {(name or '')[:60]!r}, a way to split words that is not "
+            "implemented; "
             f"known are {', '.join(sorted(PRE_TOKENIZERS))}"
         )
     return row

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import sentencepiece
 
 from engine.errors import ModelFormatError
@@ -37,6 +38,8 @@ from engine.tokenizer.vocab import (
 SPACE: Final = "▁"
 """How SentencePiece writes a space (U+2581)."""
 MAX_FILE_BYTES: Final = 1 << 26
+MAX_SCORE: Final = 1e12
+"""Of either sign; sound scores are ranks or logarithms of probabilities."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 _BPE: Final = 2
 
@@ -72,6 +75,8 @@ class SpmTokenizer(Tokenizer):
         scores = keys.numbers("scores", len(texts))
         if scores is None:
             raise keys.bad("scores", "is missing, a SentencePiece vocabulary needs them")
+        if np.abs(scores).max() > MAX_SCORE:
+            raise keys.bad("scores", f"has a number beyond ±{MAX_SCORE:g}")
         n_tokens = len(texts)
         if f"{PREFIX}token_type" not in metadata:
             types = bytearray(
@@ -157,7 +162,8 @@ def _library_types(
             kind == TokenType.USER_DEFINED and texts[token_id] in vocabulary.special_tokens
         ):
             result[token_id] = TokenType.CONTROL
-    if unknown_id >= 0:
+    # what stands for unknown text is no token that only a template may place
+    if unknown_id >= 0 and texts[unknown_id] not in vocabulary.special_tokens:
         result[unknown_id] = TokenType.UNKNOWN
     n_bytes = types.count(TokenType.BYTE)
     if n_bytes not in (0, 256):
@@ -290,6 +296,8 @@ def _read_model(data: bytes) -> tuple[list[str], list[float], bytearray, bytes, 
             text, score, kind = piece.get(1), piece.get(2, 0.0), piece.get(_TYPE, TokenType.NORMAL)
             if not isinstance(text, bytes) or not isinstance(score, float):
                 raise ValueError(f"piece {len(texts)} has no text, or no number as its score")
+            if not abs(score) <= MAX_SCORE:
+                raise ValueError(f"piece {len(texts)} has the score {score}")
             if kind not in set(TokenType) - {TokenType.UNDEFINED}:
                 raise ValueError(f"piece {len(texts)} has the type {kind!r}, not one from 1 to 6")
             texts.append(text.decode())  # UnicodeDecodeError is a ValueError

@@ -230,12 +230,14 @@ class Keys:
         value = self.metadata.get(PREFIX + name)
         if value is None:
             return None
-        if isinstance(value, str | bytes) or not isinstance(value, list | tuple | np.ndarray):
+        if isinstance(value, list | tuple):
+            # not left to numpy: of texts it would make a table as wide as the longest
+            if not all(isinstance(item, int | float) for item in value):
+                raise self.bad(name, "is not a flat list of numbers")
+            value = np.asarray(value)
+        if not isinstance(value, np.ndarray):
             raise self.bad(name, f"is {short(value)}, not a list of numbers")
-        try:
-            numbers = np.asarray(value)
-        except ValueError as error:
-            raise self.bad(name, "is not a flat list of numbers") from error
+        numbers = value
         if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
             raise self.bad(name, f"holds {numbers.dtype} of shape {numbers.shape}, not numbers")
         if len(numbers) < n_tokens:
@@ -284,5 +286,7 @@ def byte_value(text: str) -> bytes:
 
 def short(value: object) -> str:
     """A value in an error message, never longer than a line."""
-    text = repr(value)
+    if isinstance(value, list | tuple | np.ndarray):
+        return f"a list of {len(value)}"
+    text = repr(value[:60] if isinstance(value, str | bytes) else value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -76,7 +76,7 @@ BAD_FILES = {
         "items of k",
     ),
     "lying-string-array": (
-        header(n_metadata=1) + string(b"k") + struct.pack("<IIQ", 9, 8, 10_000_000),
+        header(n_metadata=1) + string(b"k") + struct.pack("<IIQ", 9, 8, 1_000_000),
         "too short",
     ),
     "nested-array": (
