@@ -6,15 +6,19 @@ A program of its own, started by `assistant bench`, because the clients do not i
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from typing import Literal, NoReturn
 
 import click
 
 from assistantd import config as configuration
+from assistantd.i18n import CATALOGUE, _
+from assistantd.localisation.click_help import localise
+from assistantd.localisation.width import columns, padded
 from assistantd.models import ModelStore, StoreError
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("assistant bench", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model", required=False)
 @click.option("-p", "--prompt", default=512, show_default=True, help="Tokens of a prompt.")
 @click.option("-n", "--decode", default=64, show_default=True, help="Tokens to decode.")
@@ -25,7 +29,7 @@ from assistantd.models import ModelStore, StoreError
 @click.option("--kv-type", type=click.Choice(["f16", "q8"]), default="f16", show_default=True)
 @click.option("--profile", is_flag=True, help="Show instead what the time is spent on.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def main(
+def command(
     model: str | None,
     prompt: int,
     decode: int,
@@ -54,7 +58,9 @@ def main(
         if min(depths) < 0 or min(prompt, decode, together, rounds) < 1:
             raise ValueError
     except ValueError:
-        raise click.UsageError("numbers must be positive; --depth takes some like 0,4096") from None
+        raise click.UsageError(
+            _("numbers must be positive; --depth takes some like 0,4096")
+        ) from None
     try:
         path = ModelStore(settings.data_path / "models").resolve(model or settings.model)
     except StoreError as problem:
@@ -75,7 +81,7 @@ def main(
             print(json.dumps(shares) if as_json else _profile_table(shares))
             return
         if sys.stderr.isatty():
-            print("measuring the memory", end="\r", file=sys.stderr, flush=True)
+            print(_("measuring the memory"), end="\r", file=sys.stderr, flush=True)
         bandwidth = memory_speed(n_threads, n_threads << 28, rounds=30)
         about = {
             "model": info.name,
@@ -88,12 +94,20 @@ def main(
             "memory_gigabytes_per_second": round(bandwidth / 1e9, 2),
         }
         if not as_json:
-            print(
-                f"{info.name} {info.quantization}, {info.weights_bytes / 1e6:.0f} MB, "
-                f"{n_threads} threads, {TARGET}, cache {kv_type}; memory reads "
-                f"{bandwidth / 1e9:.1f} GB/s\n"
+            machine = _(
+                "{model}, {mb:.0f} MB, {n} threads, {simd}, cache {kv_type}; "
+                "memory reads {speed:.1f} GB/s"
+            ).format(
+                model=f"{info.name} {info.quantization}",
+                mb=info.weights_bytes / 1e6,
+                n=n_threads,
+                simd=TARGET,
+                kv_type=kv_type,
+                speed=bandwidth / 1e9,
             )
-            print(f"{'test':20}{'tokens/s':>10}{'±':>8}{'GB/s':>8}{'of memory':>11}")
+            print(f"{machine}\n")
+            heads = ((_("test"), -20), (_("tokens/s"), 10), ("±", 8), ("GB/s", 8))
+            print(_row([*heads, (_("of memory"), 11)]))
         figures = []
         for figure in bench.measure(
             path,
@@ -122,9 +136,17 @@ def main(
         sys.exit(130)
 
 
+def _row(cells: Sequence[tuple[str, int]]) -> str:
+    """Cells in columns of so much width; to the left where it is negative."""
+    return "".join(
+        padded(text, -width) if width < 0 else " " * (width - columns(text)) + text
+        for text, width in cells
+    )
+
+
 def _profile_table(shares: dict[str, dict[str, float]]) -> str:
     names = [name for name in shares["prompt"] if name != "milliseconds"]
-    lines = [f"{'share of the time':20}{'prompt':>10}{'decode':>10}"]
+    lines = [_row([(_("share of the time"), -20), (_("prompt"), 10), (_("decode"), 10)])]
     lines += [
         f"{name:20}{100 * shares['prompt'][name]:8.1f} %{100 * shares['decode'][name]:8.1f} %"
         for name in names
@@ -137,5 +159,11 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
+def main() -> None:
+    """What `python -m assistantd.bench` runs; ends the process."""
+    localise(command, CATALOGUE)
+    command(prog_name="assistant bench")
+
+
 if __name__ == "__main__":
-    main(prog_name="assistant bench")
+    main()

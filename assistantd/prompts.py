@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from assistantd.config import Config
+from assistantd.i18n import ngettext
 from assistantd.jobs import Job
 from assistantd.protocol import Chat, Complete, Progress
 from engine.errors import PromptTooLongError
@@ -86,6 +87,10 @@ class Prompts:
         self._config = config
         self._first_kept: dict[str, int] = {}  # session → where its history was cut
 
+    def configure(self, config: Config) -> None:
+        """Complete requests from these settings from now on."""
+        self._config = config
+
     def forget(self) -> None:
         """Another model has another context: cut anew."""
         self._first_kept.clear()
@@ -126,8 +131,12 @@ class Prompts:
         )
         if first != before:
             self._first_kept[session] = first
-            note = f"the conversation outgrew the context: its first {first} messages are left out"
-            job.reply(Progress("prefill", note))
+            note = ngettext(
+                "the conversation outgrew the context: its first {n} message is left out",
+                "the conversation outgrew the context: its first {n} messages are left out",
+                first,
+            )
+            job.reply(Progress("prefill", note.format(n=first)))
         return ids
 
     def sampling(self, request: Chat | Complete, engine: "Engine") -> "SamplingParams":

@@ -1,11 +1,12 @@
-"""Who computes next: the engine thread, its queue, and what becomes of each request.
+"""The engine thread: what it does next, and what others ask of it.
 
 One thread owns the engine. It takes commands from an inbox, starts waiting jobs as there is room,
 and makes one forward pass after another over all active ones, so that several clients' tokens
 share the reading of the weights. Cancelling and deadlines take effect between two passes.
 
-Owns: jobs and the loaded model. Leaves to others: sockets (server.py), the disk (storage.py,
-models.py), and the arithmetic (engine).
+Owns: the thread and its inbox. Leaves to others: jobs (answering.py), which model answers
+(model_change.py), sockets (server.py), the disk (storage.py, models.py), and the arithmetic
+(engine).
 """
 
 import logging
@@ -14,58 +15,35 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from assistantd.answering import Answers
 from assistantd.budget import Machine
 from assistantd.config import Config
-from assistantd.jobs import FairQueue, Job, ReplyTo
-from assistantd.loading import brief, forget_saved, load_engine, measure, model_info
+from assistantd.forgetting import Found
+from assistantd.i18n import _, ngettext
+from assistantd.jobs import Job, ReplyTo
+from assistantd.loading import attach_disk, forget_saved, load_engine, measure
 from assistantd.log import fields
-from assistantd.memory import EngineMemory
-from assistantd.models import DEFAULT_MODEL, ModelStore, StoreError
+from assistantd.memory import EngineMemory, Reconfiguration
+from assistantd.metrics import EngineCounts
+from assistantd.model_change import LoadRequest, ModelChanges, error, stopping
+from assistantd.models import ModelStore, StoreError
 from assistantd.prompts import Prompts
-from assistantd.protocol import (
-    Chat,
-    Delta,
-    Done,
-    Error,
-    ErrorCode,
-    ErrorInfo,
-    FinishReason,
-    ModelInfo,
-    Progress,
-    QueueStatus,
-    SessionInfo,
-)
+from assistantd.protocol import Done, ErrorCode, ModelInfo, Progress, QueueStatus
 from assistantd.storage import Storage
-from engine.errors import EngineError, GrammarError, OverBudgetError, PromptTooLongError
+from engine.errors import OverBudgetError
+from engine.threads import name_thread
 
 if TYPE_CHECKING:
-    from engine.generate import Engine, ProgressCallback, StepOutput
+    from engine.generate import Engine
 
 log = logging.getLogger(__name__)
 
 State = Literal["starting", "loading", "ready", "no_model", "shutting_down"]
-PROGRESS_AFTER_S = 1.0
-"""A prompt that takes longer to read than this reports how far it is, as often."""
-ANSWERS_REMEMBERED = 20
-"""Recent answers from which the waiting time of a full queue is guessed."""
-
-
-def error(code: ErrorCode, message: str, retry_after_ms: int | None = None) -> Error:
-    """An error reply."""
-    return Error(ErrorInfo(code, message, retry_after_ms))
-
-
-@dataclass(frozen=True)
-class LoadRequest:
-    """Load a model, or unload the one there is (name None), when no answer is under way."""
-
-    name: str | None
-    reply: ReplyTo | None = None
+FAILURES_IN_A_ROW = 3
+"""Rounds without the memory for them, and without a pass in between, after which it is no use."""
 
 
 class Scheduler:
@@ -77,56 +55,87 @@ class Scheduler:
         store: ModelStore,
         storage: Storage,
         *,
-        load: "Callable[[Path, Config, ProgressCallback], Engine]" = load_engine,
+        load: "Callable[..., Engine]" = load_engine,
+        attach: "Callable[[Engine, Config], None]" = attach_disk,
         measure: Callable[[Path, Config, int | None], Machine] = measure,
     ) -> None:
-        self.engine_memory = EngineMemory(config, measure)
-        self._config, self._store, self._storage, self._load = config, store, storage, load
+        self.counts = counts = EngineCounts()
+        self.engine_memory = EngineMemory(config, measure, counts)
+        self._config, self._store, self._storage = config, store, storage
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._waiting = FairQueue()
-        self._active: list[Job] = []
-        self._loads: deque[LoadRequest] = deque()
-        self._engine: Engine | None = None
-        self._prompts = Prompts(config)
+        self._prompts = prompts = Prompts(config)
+        memory = self.engine_memory
+        self._changes = changes = ModelChanges(self, store, memory, prompts, counts, load, attach)
+        self.answers = Answers(
+            config, storage, prompts, changes, memory, counts, lambda: self._inbox.put(lambda: None)
+        )
+        self._reconfigurations: deque[Reconfiguration] = deque()
+        self._last_change: Reconfiguration | None = None
+        # budgets that wait until a model is loaded beside another
+        self._deferred: deque[tuple[int | None, ReplyTo]] = deque()
+        # held to find out, or say, that the thread has ended, and for what is asked afterwards
+        self._ending = threading.RLock()
+        self._has_ended = False
+        self.has_failed = False
+        """Whether the thread has ended by an exception; read by others once it has."""
         self._why_no_model: ErrorCode = "not_found"
-        self._durations: deque[float] = deque(maxlen=ANSWERS_REMEMBERED)
         self._stop_at: float | None = None
+        self._failures = 0  # in a row, for want of memory
         self._to_forget = threading.Event()
         self._relief_asked = threading.Event()
+        self._wake_asked = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self.ready = threading.Event()
-        """Set once the first load has ended, well or not."""
         # read by other threads; each is replaced as a whole
         self.state: State = "starting"
         self.message = ""
-        self.model: ModelInfo | None = None
-        self.requests_served = 0
-        self.tokens_generated = 0
-        self.tokens_per_second: float | None = None
+        self.was_ready = False
+        """Whether there was a model that had answered, or none to wait for."""
+        self.turns = 0
+        """Of the loop, and steps of loading that were reported: a sign of life (pulse.py)."""
         self.on_state: Callable[[State, str], None] = lambda state, message: None
+        # jobs that came while a model is loaded, and are not accepted yet; appended to by others
+        self._arriving: list[Job] = []
 
     # --- from other threads ------------------------------------------------------------------
 
+    def _ask(self, command: Callable[[], None]) -> None:
+        """Have a command run, that replies to somebody: by the thread, or without it at its end."""
+        with self._ending:
+            if self._has_ended:
+                self._run_late(command)
+            else:
+                self._inbox.put(command)
+
     def start(self) -> None:
         """Start the thread; it loads the configured model first."""
-        self._loads.append(LoadRequest(self._config.model))
+        self._changes.requests.append(LoadRequest(self._config.model))
         self._thread.start()
+
+    @property
+    def model(self) -> ModelInfo | None:
+        """The model that answers."""
+        return self._changes.model
 
     def submit(self, job: Job) -> None:
         """Queue a job; every job is answered by its `reply` with a last message."""
-        self._inbox.put(lambda: self._accept(job))
+        if self.state == "loading":
+            # the thread is busy with that, and accepts it only afterwards: after a minute at the
+            # first start, when the kernels are compiled
+            job.reply(Progress("load", self.message))
+            self._arriving.append(job)
+        self._ask(lambda: self._accept(job))
 
     def cancel(self, client: bytes, target: bytes, reply: ReplyTo) -> None:
         """End one request of a client as cancelled."""
-        self._inbox.put(lambda: self._cancel(client, target, reply))
+        self._ask(lambda: self.answers.cancel(client, target, reply))
 
     def drop_client(self, client: bytes) -> None:
         """A client is gone: end all its requests."""
-        self._inbox.put(lambda: self._drop_client(client))
+        self._inbox.put(lambda: self.answers.drop_client(client))
 
     def load(self, request: LoadRequest) -> None:
         """Change the model when the answers under way are finished."""
-        self._inbox.put(lambda: self._loads.append(request))
+        self._ask(lambda: self._load(request))
 
     def load_if_missing(self) -> None:
         """Load the configured model if there is none: its file may have come."""
@@ -134,7 +143,19 @@ class Scheduler:
 
     def set_budget(self, budget: int | None, reply: ReplyTo) -> None:
         """Change the memory budget, in bytes, between two passes."""
-        self._inbox.put(lambda: self._set_budget(budget, reply))
+        self._ask(lambda: self._set_budget(budget, reply))
+
+    def reconfigure(self, change: Reconfiguration) -> None:
+        """Let other settings hold; its `reply` is told of the end, whatever it is.
+
+        It may be told that the daemon stops after another end.
+        """
+        with self._ending:
+            if not self._has_ended:
+                self._reconfigurations.append(change)
+                self._inbox.put(self._reconfigure)
+                return
+        change.reply(stopping())
 
     def relieve(self) -> None:
         """Give memory back, as much as is too much when it comes to it."""
@@ -146,63 +167,179 @@ class Scheduler:
         """There is room again: use the whole budget."""
         self._inbox.put(self.engine_memory.relax)
 
-    def forget_cached(self) -> None:
+    def forget(self, found: Found, then: Callable[[OSError | None], None]) -> None:
         """Forget what the engine keeps of conversations, in memory and on disk.
 
-        It is done before any request that comes later. Answers under way go on; what they use is
-        forgotten when they end.
+        It is done before any request that comes later. Answers under way in what was found have
+        the forgotten words in their prompts, and end as cancelled; others go on, and what they use
+        is forgotten when they end.
+
+        Args:
+            then: called when it is done, with what the disk refused; on the engine's thread, or
+                at once if that has ended.
         """
         self._to_forget.set()
-        self._inbox.put(self._forget_cached)
+        self._ask(lambda: self._forget(found, then))
+
+    def wake(self) -> None:
+        """Have the loop make a turn, if it waits for something to do."""
+        if not self._wake_asked.is_set():  # or these would pile up during a long pass
+            self._wake_asked.set()
+            self._inbox.put(self._wake_asked.clear)
+
+    def ticks(self) -> int:
+        """Clock ticks that the engine's passes have booked; moves while one is computed."""
+        engine = self._changes.engine
+        return 0 if engine is None else engine.ticks
+
+    def thread_ids(self) -> list[int]:
+        """The kernel's numbers of the threads that work for the engine."""
+        return [
+            thread.native_id
+            for thread in threading.enumerate()
+            if thread.native_id is not None
+            and thread.name.partition("-")[0] in ("engine", "reader")  # threads.py, stream.py
+        ]
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a model is being loaded."""
+        return self.state == "loading"
 
     def shut_down(self, grace_s: float) -> None:
         """Refuse what waits, let active answers go on for grace_s seconds, then cancel them."""
+        self._changes.stop.set()  # at once: the thread may be loading
         self._inbox.put(lambda: self._shut_down(grace_s))
 
     def join(self) -> None:
         """Wait for the thread to end."""
         self._thread.join()
 
-    def forget_rest(self) -> None:
-        """After the thread has ended: forget what was still asked to be forgotten."""
-        if not self._thread.is_alive():
-            self._forget_cached()
+    def forget_rest(self) -> OSError | None:
+        """After the thread has ended: forget what was still asked to be forgotten.
+
+        Returns what the disk refused, if it did.
+        """
+        return None if self._thread.is_alive() else self._forget_cached()
 
     def queue_status(self) -> QueueStatus:
         """Requests in the daemon."""
-        return QueueStatus(len(self._active), len(self._waiting), self._config.limits.max_queue)
+        answers = self.answers
+        n_most = answers.config.limits.max_queue
+        return QueueStatus(len(answers.active), len(answers.waiting), n_most)
 
     # --- the loop ----------------------------------------------------------------------------
 
     def _run(self) -> None:
+        name_thread()
+        answers, changes = self.answers, self._changes
         try:
-            while True:
-                self._take_commands()
-                self._expire()
-                idle = not self._active and not self._loads and not len(self._waiting)
-                if idle and self.engine_memory.rest_at() <= time.monotonic():
-                    self.engine_memory.rest()
-                if self._stop_at is not None and not self._active:
-                    break
-                if self._loads and not self._active and self._stop_at is None:
-                    self._change_model(self._loads.popleft())
-                    continue
-                self._admit()
-                if self._active:
-                    self.engine_memory.active()
-                    self._step()
-                    self._admit()  # at once: with nothing active the next look at the inbox waits
+            while not self._is_over_after_a_round():
+                pass
+        except BaseException:
+            self.has_failed = True
+            answers.abandon(error("internal", _("the daemon failed; see its log, and ask again")))
+            raise
         finally:
-            self._forget_cached()
-            if self._engine is not None:
-                self._engine.close()
-                self._engine = None
+            try:
+                self._forget_cached()
+                changes.close()
+            finally:
+                self._refuse_the_rest()
+
+    def _is_over_after_a_round(self) -> bool:
+        """One round of the loop; no memory for it costs the answers under way, and no more.
+
+        Raises:
+            MemoryError: there was none several times, and no pass in between.
+            Exception: the daemon has a mistake.
+        """
+        try:
+            return self._round()
+        except MemoryError:
+            self._failures += 1
+            if self._failures == FAILURES_IN_A_ROW:
+                raise
+            log.exception("no memory", extra=fields(requests=len(self.answers.active)))
+            text = _("the daemon failed on this request; see its log")
+            self.answers.fail_active(error("internal", text))
+            self._inbox.put(lambda: None)  # others wait: the next look at the inbox must not
+            return False
+
+    def _round(self) -> bool:
+        """Once around the loop; whether it is over."""
+        answers, changes = self.answers, self._changes
+        self.turns += 1
+        self._take_commands()
+        self._expire()
+        idle = not answers.active and not changes.requests and not len(answers.waiting)
+        if idle and self.engine_memory.rest_at() <= time.monotonic():
+            self.engine_memory.rest()
+        if self._stop_at is not None and not answers.active:
+            return True
+        if changes.requests and self._may_change():
+            changes.next()  # and whoever waited for it is started below
+        self._admit()
+        if answers.active:
+            self.engine_memory.active()
+            answers.step()
+            self._failures = 0
+            self._admit()  # at once: with nothing active the next look at the inbox waits
+        retiring = changes.retiring
+        if retiring and not any(job.engine is retiring for job in answers.active):
+            changes.retire()
+        return False
+
+    def _refuse_the_rest(self) -> None:
+        """The thread ends: who has asked for something meanwhile, or will, is told so.
+
+        Closing takes seconds, as conversations are saved, and clients are heard until it is over.
+        """
+        with self._ending:
+            self._has_ended = True
+            self._stop_at = time.monotonic() if self._stop_at is None else self._stop_at
+            while not self._inbox.empty():
+                self._run_late(self._inbox.get())
+        # the last one, too: the thread may have failed in the middle of it
+        last = [] if self._last_change is None else [self._last_change]
+        for change in (*last, *self._reconfigurations):
+            change.reply(stopping())
+        for _budget, reply in self._deferred:
+            reply(stopping())
+
+    def _run_late(self, command: Callable[[], None]) -> None:
+        """Run what would have been the thread's, which has no engine and refuses all."""
+        try:
+            command()
+        except Exception:  # of a thread that failed: the report of that says why
+            log.exception("a request failed at the end")
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        self.answers.expire(now)
+        end_at = self._stop_at
+        if end_at is None:  # a model that is to be loaded may need the room that they have
+            end_at = min((r.finish_by for r in self._changes.requests), default=None)
+        if end_at is not None and end_at <= now:
+            self.answers.end_all()
+
+    def _admit(self) -> None:
+        if self._stop_at is None:
+            self.answers.admit()
+
+    def _may_change(self) -> bool:
+        """Whether the model in memory may be unloaded now."""
+        busy = self.answers.active or self._changes.is_loading_beside
+        return not busy and self._stop_at is None
 
     def _take_commands(self) -> None:
         """Run what is in the inbox; with nothing to compute, wait for more or for a deadline."""
+        while self._deferred and not self._changes.is_loading_beside:
+            self._set_budget(*self._deferred.popleft())
         timeout: float | None = 0.0
-        if not self._active and not self._loads and self._stop_at is None:
-            moments = [job.deadline for job in self._waiting]
+        changing = self._changes.requests and self._may_change()
+        if not self.answers.active and not changing and self._stop_at is None:
+            moments = [job.deadline for job in self.answers.waiting]
             soonest = min(moments, default=self.engine_memory.rest_at())
             timeout = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
         while True:
@@ -215,341 +352,168 @@ class Scheduler:
 
     def _set_state(self, state: State, message: str = "") -> None:
         self.state, self.message = state, message
+        self.was_ready = self.was_ready or state in ("ready", "no_model")
         log.info("state", extra=fields(state=state, message=message))
         self.on_state(state, message)
 
     # --- accepting ---------------------------------------------------------------------------
 
     def _accept(self, job: Job) -> None:
-        limits = self._config.limits
+        if job in self._arriving:
+            self._arriving.remove(job)
         if self._stop_at is not None:
-            job.reply(error("shutting_down", "the daemon is stopping; try again in a moment"))
+            self.answers.refuse(job, stopping())
             return
         if self.state == "no_model":
             self._load_if_missing()
-        if self.state == "no_model" and not self._loads:
-            job.reply(error(self._why_no_model, self.message))
+        if self.state == "no_model" and not self._changes.requests:
+            self.answers.refuse(job, error(self._why_no_model, self.message))
             return
-        if len(self._waiting) >= limits.max_queue:
-            wait = self._guess_wait_ms()
-            text = f"{limits.max_queue} requests wait already; try again in {wait / 1000:.1f} s"
-            job.reply(error("busy", text, wait))
+        if not self.answers.queue(job):
             return
-        self._waiting.push(job)
-        if self._engine is None:
-            job.reply(Progress("queued", self.message or "waiting for the model"))
+        if self._changes.engine is None or self._changes.requests:
+            job.reply(Progress("queued", self.message or _("waiting for the model")))
 
-    def _guess_wait_ms(self) -> int:
-        average = sum(self._durations) / len(self._durations) if self._durations else 5.0
-        rounds = (len(self._waiting) + len(self._active)) / self._config.limits.max_active
-        return max(100, int(1000 * average * min(rounds, 10) / 2))
+    def _forget(self, found: Found, then: Callable[[OSError | None], None]) -> None:
+        self.answers.end_forgotten(found)
+        self._prompts.forget()
+        then(self._forget_cached())
 
-    def _cancel(self, client: bytes, target: bytes, reply: ReplyTo) -> None:
-        job = self._find(client, target)
-        if job is None:
-            reply(Done(message="nothing to cancel: no such request, or it has ended"))
-            return
-        self._end(job, "cancelled")
-        reply(Done(message="cancelled"))
-
-    def _find(self, client: bytes, request_id: bytes) -> Job | None:
-        jobs: list[Job] = [*self._active, *self._waiting]
-        for job in jobs:
-            if job.client == client and job.request_id == request_id:
-                return job
-        return None
-
-    def _drop_client(self, client: bytes) -> None:
-        for job in [j for j in (*self._active, *self._waiting) if j.client == client]:
-            log.info("client gone", extra=fields(request=job.name))
-            self._end(job, "cancelled")
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for job in [j for j in (*self._active, *self._waiting) if j.deadline <= now]:
-            if job.parts:
-                self._end(job, "deadline")
-            else:
-                text = "the deadline passed before the first word; allow more time or ask less"
-                self._fail(job, error("deadline", text))
-        if self._stop_at is not None and self._stop_at <= now:
-            for job in list(self._active):
-                self._end(job, "cancelled")
-
-    # --- starting ----------------------------------------------------------------------------
-
-    def _admit(self) -> None:
-        engine = self._engine
-        if engine is None or self._loads or self._stop_at is not None:
-            return
-        while len(self._active) < self._config.limits.max_active:
-            for job in self._waiting.candidates(self._active):
-                if not self._on_disk(job):
-                    continue  # its question is being stored; others may go first
-                if not self._start_or_fail(job, engine):
-                    return  # no room: who comes next waits too, so that long prompts get theirs
-                break
-            else:
-                return
-
-    def _on_disk(self, job: Job) -> bool:
-        """Whether the question of a job in a session is stored; if not, see to it."""
-        request = job.request
-        if not isinstance(request, Chat) or request.session is None:
-            return True
-        if job.turn is None:
-            session, text, system = request.session, request.text or "", request.system
-            job.turn = self._storage.call(lambda store: store.begin_turn(session, text, system))
-            job.turn.add_done_callback(lambda _: self._inbox.put(lambda: None))  # wakes the loop
-        return job.turn.done()
-
-    def _start_or_fail(self, job: Job, engine: "Engine") -> bool:
-        """Start a job, or answer why it cannot be. False if it has to wait for room."""
-        try:
-            params = self._prompts.sampling(job.request, engine)
-            if job.prompt_ids is None:
-                job.prompt_ids = self._prompts.encode(job, engine)
-            if not engine.has_room(len(job.prompt_ids), params.max_tokens):
-                if self._active:
-                    return False
-                raise PromptTooLongError(len(job.prompt_ids), engine.context_length - 1)
-            job.sequence = engine.start(job.prompt_ids, params)
-        except PromptTooLongError as problem:
-            self._fail(job, error("too_large", str(problem)))
-        except GrammarError as problem:
-            self._fail(job, error("bad_request", str(problem)))
-        except EngineError as problem:
-            self._fail(job, error("model_error", str(problem)))
-        except Exception:
-            log.exception("cannot start a request", extra=fields(request=job.name))
-            self._fail(job, error("internal", "the daemon failed on this request; see its log"))
-        else:
-            self._waiting.took_turn(job)
-            self._active.append(job)
-            job.started = job.last_progress = time.monotonic()
-        return True
-
-    # --- computing ---------------------------------------------------------------------------
-
-    def _step(self) -> None:
-        assert self._engine is not None
-        try:
-            outputs = self._engine.step()
-        except Exception as problem:
-            log.exception("the engine failed", extra=fields(requests=len(self._active)))
-            code: ErrorCode = "model_error" if isinstance(problem, EngineError) else "internal"
-            text = (
-                f"the engine failed: {problem}"
-                if isinstance(problem, EngineError)
-                else ("the engine failed on this request; see the daemon's log")
-            )
-            for job in list(self._active):
-                self._fail(job, error(code, text))
-            return
-        by_sequence = {id(job.sequence): job for job in self._active}
-        for output in outputs:
-            self._route(by_sequence[id(output.sequence)], output)
-
-    def _route(self, job: Job, output: "StepOutput") -> None:
-        now = time.monotonic()
-        if output.token_ids:
-            job.first_token = job.first_token or now
-            self.tokens_generated += len(output.token_ids)
-        elif now - job.last_progress >= PROGRESS_AFTER_S:
-            job.last_progress = now
-            text = "reading the prompt"
-            job.reply(Progress("prefill", text, output.prefilled, output.prefill_total))
-        if output.text:
-            job.parts.append(output.text)
-            if job.request.stream:
-                job.reply(Delta(output.text))
-        if output.finish_reason:
-            self._finish(job, output.finish_reason)
-
-    # --- ending ------------------------------------------------------------------------------
-
-    def _end(self, job: Job, reason: FinishReason) -> None:
-        """End a job early, with what it has."""
-        if job.sequence is not None and self._engine is not None:
-            rest = self._engine.finish(job.sequence, reason)
-            if rest and job.request.stream:
-                job.reply(Delta(rest))
-            job.parts.append(rest)
-        self._finish(job, reason)
-
-    def _finish(self, job: Job, reason: FinishReason) -> None:
-        """Take a job out, store its answer, and only then say that it is done."""
-        self._take_out(job)
-        timings = job.timings()
-        text = "".join(job.parts)
-        self.requests_served += 1
-        if job.started:
-            self._durations.append(time.monotonic() - job.started)
-        if timings.tokens_per_second:
-            self.tokens_per_second = timings.tokens_per_second
-        log.info(
-            "answered",
-            extra=fields(
-                request=job.name,
-                finish=reason,
-                prompt=timings.prompt_tokens,
-                cached=timings.cached_tokens,
-                tokens=timings.completion_tokens,
-                queued_ms=timings.queued_ms,
-                first_token_ms=timings.first_token_ms,
-                tokens_per_second=timings.tokens_per_second,
-            ),
-        )
-        done = Done(text=text, finish_reason=reason, timings=timings, model=brief(self.model))
-        self.engine_memory.look()
-        if job.turn is None or not job.started or (not text and reason != "stop"):
-            job.reply(done)
-            return
-        turn = job.turn.result()
-
-        def stored(future: Future[SessionInfo | None]) -> None:
-            problem = future.exception()
-            if problem is not None:
-                log.error("cannot store an answer", extra=fields(error=problem))
-                note = f"the answer could not be stored ({problem}); is the disk full?"
-                job.reply(error("internal", note))
-                return
-            done.session = future.result()
-            job.reply(done)
-
-        self._storage.call(lambda store: store.finish_turn(turn, text, reason)).add_done_callback(
-            stored
-        )
-
-    def _fail(self, job: Job, reply: Error) -> None:
-        if job.sequence is not None and self._engine is not None:
-            self._engine.finish(job.sequence, "error")
-        self._take_out(job)
-        log.warning("failed", extra=fields(request=job.name, code=reply.error.code))
-        job.reply(reply)
-
-    def _forget_cached(self) -> None:
+    def _forget_cached(self) -> OSError | None:
+        """Do it if it is to be done; what the disk refused, if it did."""
         if not self._to_forget.is_set():
-            return
+            return None
         self._to_forget.clear()
-        if self._engine is not None:
-            self._engine.forget_cached()
-            return
+        for engine in self._changes.engines:
+            engine.forget_cached()
+        if self._changes.engines:
+            return None
         try:
             forget_saved(self._config)
         except OSError as problem:
             log.error("cannot delete saved state", extra=fields(error=problem))
-
-    def _take_out(self, job: Job) -> None:
-        if job in self._active:
-            self._active.remove(job)
-        else:
-            self._waiting.remove(job)
+            return problem
+        return None
 
     # --- the model ---------------------------------------------------------------------------
 
+    def _load(self, request: LoadRequest) -> None:
+        if not self._has_ended:
+            self._changes.requests.append(request)
+        elif request.reply is not None:
+            request.reply(stopping())
+
     def _load_if_missing(self) -> None:
-        if self._engine is not None or self._loads or self.state == "loading":
+        changes = self._changes
+        if changes.engine is not None or changes.requests or self.state == "loading":
             return
         try:
             self._store.resolve(self._config.model)
         except StoreError:
             return
-        self._loads.append(LoadRequest(self._config.model))
+        changes.requests.append(LoadRequest(self._config.model))
 
-    def _change_model(self, request: LoadRequest) -> None:
-        """Load or unload; the server goes on meanwhile, and jobs wait."""
-        reply = request.reply or (lambda reply: None)
-        path: Path | None = None
-        if request.name is not None:
-            try:
-                path = self._store.resolve(request.name)
-            except StoreError as problem:
-                reply(error(problem.code, str(problem)))
-                if self._engine is None:
-                    self._no_model(self._missing(request.name, problem))
-                return
-        if self._engine is not None:
-            # unloaded first: two models at once may not fit
-            self._engine.close()
-            self._engine, self.model = None, None
-            self.engine_memory.unloaded()
-            self._prompts.forget()
-        if request.name is None or path is None:
-            self._no_model("the model was unloaded; load one with `assistant models load NAME`")
-            reply(Done(message="unloaded"))
+    # what model_change.py asks of its host
+
+    def post(self, command: Callable[[], None]) -> None:
+        """Run a command on the engine thread; from any thread."""
+        self._inbox.put(command)
+
+    def loading(self, message: str) -> None:
+        """A model is being loaded, and there is no other."""
+        self._set_state("loading", message)
+
+    def tell(self, progress: Progress) -> None:
+        """To all who wait for a model."""
+        self.turns += 1
+        self.message = progress.message.partition(": ")[2]
+        for job in (*self.answers.waiting, *self._arriving):
+            job.reply(progress)
+
+    def ready(self) -> None:
+        """There is a model, perhaps another one than before."""
+        self._set_state("ready")
+        self.answers.encode_again()
+
+    def adopt(self, config: Config) -> None:
+        """These settings hold now."""
+        self._config = self.answers.config = config
+        self._prompts.configure(config)
+
+    def is_stopping(self) -> bool:
+        """Whether the daemon was told to stop."""
+        return self._changes.stop.is_set()
+
+    def no_model(self, message: str, code: ErrorCode = "not_found") -> None:
+        """There is none, and nobody need wait for one."""
+        self._why_no_model = code
+        self._set_state("no_model", message)
+        self.answers.fail_waiting(error(code, message))
+
+    # other settings
+
+    def _reconfigure(self) -> None:
+        if not self._reconfigurations:
             return
-        name = request.name
-        self._set_state("loading", f"loading {name}")
-
-        def progress(message: str, completed: int, total: int) -> None:
-            self.message = message
-            update = Progress("load", f"{name}: {message}", completed, total)
-            reply(update)
-            for job in self._waiting:
-                job.reply(update)
-
-        started = time.monotonic()
+        change = self._last_change = self._reconfigurations.popleft()
+        if self._stop_at is not None:
+            change.reply(stopping())
+            return
+        grace_s = change.config.limits.reload_grace_s
+        if self._changes.is_other(change):
+            self._changes.change(change, grace_s)
+            return
         try:
-            self._engine = self._load(path, self.engine_memory.before_load(path), progress)
-        except EngineError as problem:
-            text = f"{name} cannot be loaded: {problem}"
-            code: ErrorCode = "model_error"
-            if isinstance(problem, OverBudgetError):
-                code = "over_budget"
-            reply(error(code, text))
-            self._no_model(text, code)
-        except Exception:
-            log.exception("loading failed", extra=fields(model=name))
-            reply(error("internal", f"loading {name} failed; see the daemon's log"))
-            self._no_model(f"loading {name} failed; see the daemon's log")
-        else:
-            self.model = model_info(name, path, self._engine)
-            self.engine_memory.loaded(self._engine)
-            log.info("loaded", extra=fields(model=name, seconds=time.monotonic() - started))
-            self._set_state("ready")
-            self.ready.set()
-            reply(Done(model=self.model, message=f"{name} is loaded"))
-
-    def _set_budget(self, budget: int | None, reply: ReplyTo) -> None:
-        try:
-            self.engine_memory.set_budget(budget)
-        except OverBudgetError as problem:
-            reply(error("over_budget", f"the running model cannot shrink so far: {problem}"))
+            if change.budget:
+                self.engine_memory.set_budget(change.n_bytes)
+        except OverBudgetError:  # what is running cannot shrink so far, but loaded anew it fits
+            self._changes.change(change, grace_s)
             return
         except Exception as problem:
             log.exception("cannot change the budget")
-            reply(error("model_error", f"the budget cannot be changed: {problem}"))
+            text = _("the budget cannot be changed: {problem}").format(problem=problem)
+            change.reply(error("model_error", text))
             return
-        for job in self._waiting:
-            job.prompt_ids = None  # there may be room for more, or only for less
-        note = "the budget holds until the daemon restarts"
+        self.engine_memory.adopt(change.config, budget=change.budget)
+        self.adopt(change.config)
+        self.answers.encode_again()
+        change.reply(Done(message=_("the settings hold now")))
+
+    def _set_budget(self, budget: int | None, reply: ReplyTo) -> None:
+        if self._has_ended:
+            reply(stopping())
+            return
+        if self._changes.is_loading_beside:  # it is planned for the budget that there is
+            self._deferred.append((budget, reply))
+            return
+        try:
+            self.engine_memory.set_budget(budget)
+        except OverBudgetError as problem:
+            text = _("the running model cannot shrink so far: {problem}").format(problem=problem)
+            reply(error("over_budget", text))
+            return
+        except Exception as problem:
+            log.exception("cannot change the budget")
+            text = _("the budget cannot be changed: {problem}").format(problem=problem)
+            reply(error("model_error", text))
+            return
+        self.answers.encode_again()
+        note = _("the budget holds until the daemon restarts")
         reply(Done(plan=self.engine_memory.plan, message=note))
 
     def _relieve(self) -> None:
         self._relief_asked.clear()
         self.engine_memory.relieve()
 
-    def _missing(self, name: str, problem: StoreError) -> str:
-        if name == DEFAULT_MODEL:
-            return f"no model is on this machine yet; fetch it with `assistant models pull {name}`"
-        return str(problem)
-
-    def _no_model(self, message: str, code: ErrorCode = "not_found") -> None:
-        self._why_no_model = code
-        self._set_state("no_model", message)
-        self.ready.set()
-        for job in list(self._waiting):
-            self._fail(job, error(code, message))
-
     def _shut_down(self, grace_s: float) -> None:
         until = time.monotonic() + grace_s
         if self._stop_at is None:
-            self._set_state("shutting_down", f"{len(self._active)} answers are being finished")
-            for job in list(self._waiting):
-                text = "the daemon is stopping; try again in a moment"
-                self._fail(job, error("shutting_down", text))
+            n = len(self.answers.active)
+            text = ngettext(
+                "{n} answer is being finished", "{n} answers are being finished", n
+            ).format(n=n)
+            self._set_state("shutting_down", text)
+            self.answers.fail_waiting(stopping())
         self._stop_at = until if self._stop_at is None else min(self._stop_at, until)
         if grace_s <= 0:
-            for job in list(self._active):
-                self._end(job, "cancelled")
+            self.answers.end_all()

@@ -60,7 +60,7 @@ def test_printed_settings_are_read_back(tmp_path: Path) -> None:
         ("[engine]\nkv_disk = -1", ["engine.kv_disk", "-1"]),
         ("[sampling]\ntop_p = 0", ["sampling.top_p", "> 0"]),
         ("log_level = 'loud'", ["log_level", "loud"]),
-        ("endpoint = 'tcp://0.0.0.0:5771'", ["endpoint", "ipc://"]),
+        ("endpoint = 'tcp://0.0.0.0:5771'", ["endpoint", "ipc://", "assistant network on"]),
         (f"endpoint = 'ipc:///{'x' * 120}'", ["103", "shorter"]),
         ("engine = 5", ["engine"]),
         ("= nonsense", ["TOML"]),

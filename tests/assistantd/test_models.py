@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from assistantd import download, models
+from assistantd.download import boot_id
 from assistantd.models import ModelStore, StoreError, WheelModel
 from assistantd.protocol import Progress
 from tests.assistantd.web import FileServer
@@ -84,10 +85,27 @@ def test_started_over_where_resuming_would_mix(
 ) -> None:
     store.root.mkdir()
     (store.root / "m.part").write_bytes(b"old" * 1000)
-    note = {"url": f"{web.url}/m.gguf", "validator": '"v0"' if change == "etag" else '"v1"'}
+    validator = '"v0"' if change == "etag" else '"v1"'
+    note = {"url": f"{web.url}/m.gguf", "validator": validator, "boot": boot_id()}
     (store.root / "m.part.json").write_text(json.dumps(note))
     web.ranges = change != "no-ranges"
     store.pull(f"{web.url}/m.gguf")
+    assert store.resolve("m").read_bytes() == content
+
+
+@pytest.mark.parametrize(("synced", "begins"), [(50_000, "bytes=50000-"), (0, None)])
+def test_after_a_power_cut_only_what_was_synced_counts(
+    store: ModelStore, web: FileServer, content: bytes, synced: int, begins: str | None
+) -> None:
+    """A file may have its length then, and nothing in it."""
+    store.root.mkdir()
+    (store.root / "m.part").write_bytes(content[:synced] + bytes(40_000))
+    note = {
+        "url": f"{web.url}/m.gguf", "validator": '"v1"', "boot": "another", "synced": synced
+    }  # fmt: skip
+    (store.root / "m.part.json").write_text(json.dumps(note))
+    store.pull(f"{web.url}/m.gguf")
+    assert web.requests[0][1].get("range") == begins
     assert store.resolve("m").read_bytes() == content
 
 

@@ -89,6 +89,19 @@ def test_too_large() -> None:
     assert caught.value.code == "too_large"
 
 
+@pytest.mark.parametrize(
+    "body", [{"type": "ping", "x" * 100_000: 1}, {"type": "x" * 100_000}, {"type": "ping\x1b[2J"}]
+)
+def test_what_is_wrong_is_not_repeated_at_length(body: dict[str, Any]) -> None:
+    """It goes into the log, and waits for the sender, who may send many and read none."""
+    with pytest.raises(p.ProtocolError) as caught:
+        p.decode_request([p.PROTOCOL, b"7", json.dumps(body).encode()])
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
+    with pytest.raises(p.ProtocolError) as caught:
+        p.decode_reply([p.PROTOCOL, b"7", json.dumps(body).encode()])
+    assert len(str(caught.value)) < 400
+
+
 @given(st.lists(st.binary(max_size=200), max_size=6))
 def test_random_frames(frames: list[bytes]) -> None:
     for decode in (p.decode_request, p.decode_reply):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from assistantd.sessions import MIGRATIONS, NewerSchemaError, SessionStore
+from assistantd.database import NewerSchemaError
+from assistantd.forgetting import Choice
+from assistantd.sessions import MIGRATIONS, SessionStore
 
 
 @pytest.fixture
@@ -46,10 +48,10 @@ def test_listing_renaming_deleting(path: Path) -> None:
     assert [s.id for s in store.list()] == ["b", "a"]
     renamed = store.rename("a", "New")
     assert renamed is not None and renamed.title == "New"
-    assert store.delete("a") and not store.delete("a")
+    assert store.forget(Choice("a")).messages == 2 and not store.forget(Choice("a")).parts
     assert store.show("a") is None and store.rename("a", "x") is None
     pending = store.begin_turn("b", "z", None)
-    store.delete("b")
+    store.forget(Choice("b"))
     assert store.finish_turn(pending, "late", "stop") is None
     store.close()
 
@@ -80,6 +82,7 @@ def test_a_newer_schema_is_left_alone(path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
+from assistantd.forgetting import Choice
 from assistantd.sessions import SessionStore
 store = SessionStore(Path(sys.argv[1]))
 n = 0
@@ -110,5 +113,5 @@ def test_kill_loses_nothing_that_was_acknowledged(path: Path) -> None:
         assert shown is not None and shown.messages is not None
         answers = [m.content for m in shown.messages if m.role == "assistant"]
         assert f"a{acknowledged}" in answers[-2:]
-        store.delete("s")
+        store.forget(Choice("s"))
         store.close()

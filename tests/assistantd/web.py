@@ -1,5 +1,6 @@
 """A real HTTP server on this machine that serves one file, well or badly."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,13 +61,18 @@ class FileServer:
         body = self.content[start:]
         handler.send_header("Content-Length", str(len(body)))
         handler.send_header("ETag", self.etag)
+        if start:
+            last = len(self.content) - 1
+            range_of = f"bytes {start}-{last}/{len(self.content)}"
+            handler.send_header("Content-Range", range_of)
         for name, value in self.extra_headers.items():
             handler.send_header(name, value)
         handler.end_headers()
         if self.drop_after is not None:
             body, self.drop_after = body[: self.drop_after], None
         self.sent += len(body)
-        handler.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # whoever asked was killed
+            handler.wfile.write(body)
 
     @contextmanager
     def running(self) -> "Iterator[FileServer]":

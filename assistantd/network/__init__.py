@@ -1,0 +1,1 @@
+"""The daemon on the network: keys, devices, pairing, and being found."""
