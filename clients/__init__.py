@@ -5,9 +5,11 @@ a command which only prints its help does not pay for ZeroMQ.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing would cost clients.watch a megabyte
+    from typing import Any
+
     from clients.aio import AsyncAnswer, AsyncClient
     from clients.client import Answer, Client
     from clients.errors import (
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         ModelFailed,
         NoAnswer,
         NotFound,
+        NotPaired,
         OverBudget,
         RequestError,
         ShuttingDown,
@@ -43,6 +46,7 @@ __all__ = [
     "ModelFailed",
     "NoAnswer",
     "NotFound",
+    "NotPaired",
     "OverBudget",
     "RequestError",
     "ShuttingDown",
@@ -58,7 +62,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in __all__:
         raise AttributeError(f"module 'clients' has no attribute {name!r}")
     module = importlib.import_module(_MODULES.get(name, "clients.errors"))

@@ -16,13 +16,17 @@ import zmq
 from assistantd.protocol import (
     Budget,
     Done,
+    Forget,
+    ForgottenInfo,
     ModelInfo,
     Models,
     Ping,
     PlanInfo,
+    Reload,
     Request,
     SessionInfo,
     Sessions,
+    SettingChange,
     Shutdown,
     Status,
     StatusInfo,
@@ -30,8 +34,9 @@ from assistantd.protocol import (
 from clients import requests
 from clients.client import ALIVE_INTERVAL_S, RETRY_TIMEOUT_S
 from clients.errors import AssistantError, ConnectionLost, NoAnswer
+from clients.i18n import _
 from clients.link import Link
-from clients.requests import BaseAnswer, Exchange, Exchanges, Messages, OnProgress, present
+from clients.requests import BaseAnswer, Exchange, Messages, OnProgress, present
 
 
 class AsyncAnswer(BaseAnswer):
@@ -54,7 +59,7 @@ class AsyncAnswer(BaseAnswer):
         while not self._over:
             try:
                 await self._client._wait(self._exchange, self._client.timeout)
-            except (NoAnswer, asyncio.CancelledError):
+            except (NoAnswer, ConnectionLost, asyncio.CancelledError):
                 self._close()
                 raise
             piece = self._take()
@@ -64,7 +69,7 @@ class AsyncAnswer(BaseAnswer):
 
     async def wait(self) -> Self:
         """Read to the end. Raises as iterating does."""
-        async for _ in self:
+        async for _piece in self:
             pass
         return self
 
@@ -101,18 +106,27 @@ class AsyncAnswer(BaseAnswer):
 class AsyncClient:
     """A connection to the daemon for asyncio. Arguments as for Client.
 
+    `request_prefix` goes in front of every request id: the ids of a device's answers must differ
+    from those that it had before, also on other connections.
+
     It belongs to the event loop that runs at its first request; any number of tasks may use it
     at once. `ask` and `complete` send at once and return an AsyncAnswer, without `await`.
 
     Raises:
-        BadEndpoint: the endpoint is no address.
+        BadEndpoint, AssistantError: as Client does.
     """
 
-    def __init__(self, endpoint: str | None = None, *, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        timeout: float | None = None,
+        request_prefix: str = "",
+    ) -> None:
         self._closed = True
         self.timeout = timeout
-        self._exchanges = Exchanges()
-        self._link = Link(endpoint, self._exchanges)
+        self._link = Link(endpoint, request_prefix)
+        self._exchanges = self._link.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watched: list[int] = []  # file descriptors the loop watches for us
         self._closed = False
@@ -191,6 +205,33 @@ class AsyncClient:
         """Forget a conversation. Raises NotFound."""
         return await self.request(Sessions(op="delete", session=session_id))
 
+    async def forget(
+        self,
+        session: str | None = None,
+        *,
+        since: float | None = None,
+        before: float | None = None,
+        owner: str | None = None,
+        all: bool = False,
+        preview: bool = False,
+    ) -> ForgottenInfo:
+        """Delete conversations or parts of them, so that nothing of them is left in any file.
+
+        Args:
+            session: only of this one.
+            since, before: only what was asked in this time; Unix time.
+            owner: only what this device asked.
+            all: if none of session, since and before is given.
+            preview: only tell what would be deleted.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        request = Forget(
+            session=session, since=since, before=before, owner=owner, all=all, preview=preview
+        )
+        return present((await self.request(request)).forgotten, "forgotten")
+
     async def models(self) -> list[ModelInfo]:
         """Models on the daemon's disk."""
         return present((await self.request(Models(op="list"))).models, "models")
@@ -221,6 +262,10 @@ class AsyncClient:
     async def set_budget(self, n_bytes: int) -> PlanInfo | None:
         """Change the memory budget until the daemon restarts; see Client.set_budget."""
         return (await self.request(Budget(bytes=n_bytes))).plan
+
+    async def reload(self, on_progress: OnProgress | None = None) -> list[SettingChange]:
+        """Have the daemon read its settings again; see Client.reload."""
+        return present((await self.request(Reload(), on_progress)).settings, "settings")
 
     async def shutdown(self) -> Done:
         """Stop the daemon as SIGTERM would."""
@@ -313,23 +358,24 @@ class AsyncClient:
 
     def _begin(self, request: Request) -> Exchange:
         if self._closed:
-            raise AssistantError("this client is closed; open a new AsyncClient")
+            raise AssistantError(_("this client is closed; open a new AsyncClient"))
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
             self._watch()
         elif self._loop is not loop:
-            raise AssistantError("this client belongs to another event loop; give each its own")
+            raise AssistantError(_("this client belongs to another event loop; give each its own"))
         self._drain()  # a daemon that went away while we were idle must not cost this request
         exchange, frames = self._exchanges.begin(request)
         self._send(frames)
         return exchange
 
     async def _wait(self, exchange: Exchange, timeout: float | None) -> None:
-        """Until `exchange` has something to read; NoAnswer after `timeout` seconds."""
-        if not await self._arrival(exchange, timeout):
-            assert timeout is not None
-            raise requests.no_answer(self.endpoint, timeout)
+        """Until `exchange` has something to read. Raises as Client._wait does."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while not exchange.inbox:
+            if not await self._arrival(exchange, self._link.left(exchange, deadline, timeout)):
+                self._drain()  # it may be time for something
 
     async def _arrival(self, exchange: Exchange, timeout: float | None) -> bool:
         """Whether `exchange` had something to read within `timeout` seconds."""

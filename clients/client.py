@@ -19,21 +19,26 @@ import zmq
 from assistantd.protocol import (
     Budget,
     Done,
+    Forget,
+    ForgottenInfo,
     ModelInfo,
     Models,
     Ping,
     PlanInfo,
+    Reload,
     Request,
     SessionInfo,
     Sessions,
+    SettingChange,
     Shutdown,
     Status,
     StatusInfo,
 )
 from clients import requests
 from clients.errors import AssistantError, ConnectionLost, NoAnswer
+from clients.i18n import _
 from clients.link import Link
-from clients.requests import BaseAnswer, Exchange, Exchanges, Messages, OnProgress, present
+from clients.requests import BaseAnswer, Exchange, Messages, OnProgress, present
 
 # After a lost connection a harmless request is asked again; without a timeout of the caller's
 # it waits this long for the daemon to come back.
@@ -67,7 +72,7 @@ class Answer(BaseAnswer):
         while not self._over:
             try:
                 self._client._wait(self._exchange, self._client.timeout)
-            except NoAnswer:
+            except (NoAnswer, ConnectionLost):
                 self.close()
                 raise
             piece = self._take()
@@ -77,7 +82,7 @@ class Answer(BaseAnswer):
 
     def wait(self) -> Self:
         """Read to the end. Raises as iterating does."""
-        for _ in self:
+        for _piece in self:
             pass
         return self
 
@@ -115,23 +120,26 @@ class Client:
 
     A client belongs to one thread (`Answer.cancel` apart); several answers may be under way at
     once. If the daemon goes away, requests under way raise ConnectionLost and the next one works
-    as soon as it is back.
+    as soon as it is back. Over the network answers go on when the connection is back.
 
     Args:
-        endpoint: where the daemon listens; by default $ASSISTANTD_ENDPOINT, or the user's or
-            system's socket.
+        endpoint: where the daemon listens, or the name under which `assistant connect` stored it;
+            by default $ASSISTANTD_ENDPOINT, or the user's or system's socket.
         timeout: seconds of silence from the daemon before a request raises NoAnswer;
-            None waits for ever, even for a daemon that has never been there.
+            None waits for ever, even for a daemon that has never been there; over the network
+            for two minutes without a connection.
 
     Raises:
-        BadEndpoint: the endpoint is no address.
+        BadEndpoint: the endpoint is no address and no stored name; NotPaired: there are no keys
+            for it.
+        AssistantError: the stored keys cannot be read.
     """
 
     def __init__(self, endpoint: str | None = None, *, timeout: float | None = None) -> None:
         self._closed = True  # so that __del__ is right if the next lines fail
         self.timeout = timeout
-        self._exchanges = Exchanges()
-        self._link = Link(endpoint, self._exchanges)
+        self._link = Link(endpoint)
+        self._exchanges = self._link.exchanges
         # Held while the sockets are in use. Who finds it taken (another thread, a signal handler,
         # the garbage collector) leaves its message in the outbox and wakes the holder.
         self._busy = threading.Lock()
@@ -239,6 +247,33 @@ class Client:
         """Forget a conversation. Raises NotFound."""
         return self.request(Sessions(op="delete", session=session_id))
 
+    def forget(
+        self,
+        session: str | None = None,
+        *,
+        since: float | None = None,
+        before: float | None = None,
+        owner: str | None = None,
+        all: bool = False,
+        preview: bool = False,
+    ) -> ForgottenInfo:
+        """Delete conversations or parts of them, so that nothing of them is left in any file.
+
+        Args:
+            session: only of this one.
+            since, before: only what was asked in this time; Unix time.
+            owner: only what this device asked.
+            all: if none of session, since and before is given.
+            preview: only tell what would be deleted.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        request = Forget(
+            session=session, since=since, before=before, owner=owner, all=all, preview=preview
+        )
+        return present(self.request(request).forgotten, "forgotten")
+
     def models(self) -> list[ModelInfo]:
         """Models on the daemon's disk."""
         return present(self.request(Models(op="list")).models, "models")
@@ -282,6 +317,17 @@ class Client:
             OverBudget: the model in memory cannot do with so little; the old budget holds.
         """
         return self.request(Budget(bytes=n_bytes)).plan
+
+    def reload(self, on_progress: OnProgress | None = None) -> list[SettingChange]:
+        """Have the daemon read its settings again; returns once they hold.
+
+        Returns:
+            What is not as it was, also what needs a restart.
+
+        Raises:
+            RequestError: a setting is wrong, or its model cannot be loaded; nothing has changed.
+        """
+        return present(self.request(Reload(), on_progress).settings, "settings")
 
     def shutdown(self) -> Done:
         """Stop the daemon as SIGTERM would."""
@@ -381,7 +427,7 @@ class Client:
 
     def _begin(self, request: Request) -> Exchange:
         if self._closed:
-            raise AssistantError("this client is closed; open a new Client")
+            raise AssistantError(_("this client is closed; open a new Client"))
         if self._busy.acquire(blocking=False):
             # a daemon that went away while we were idle must not cost the next request
             try:
@@ -393,22 +439,23 @@ class Client:
         return exchange
 
     def _wait(self, exchange: Exchange, timeout: float | None) -> None:
-        """Until `exchange` has something to read; NoAnswer after `timeout` seconds."""
+        """Until `exchange` has something to read.
+
+        Raises:
+            NoAnswer: `timeout` seconds passed.
+            ConnectionLost: no timeout was set, and the network is down for long.
+        """
         deadline = None if timeout is None else monotonic() + timeout
         while not exchange.inbox:
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
-                assert timeout is not None
-                raise requests.no_answer(self.endpoint, timeout)
-            self._pump(left)
+            self._pump(self._link.left(exchange, deadline, timeout))
 
     def _pump(self, timeout: float | None) -> None:
         """Wait once for anything to happen, and deal with it."""
         if self._closed:
-            raise AssistantError("this client is closed; open a new Client")
+            raise AssistantError(_("this client is closed; open a new Client"))
         if self._pumping:
             raise AssistantError(
-                "this client is waiting in another thread; give each thread its own Client"
+                _("this client is waiting in another thread; give each thread its own Client")
             )
         with self._busy:
             self._pump_held(timeout)

@@ -2,6 +2,7 @@
 
     AssistantError
     ├── BadEndpoint           the address cannot be used at all
+    │   └── NotPaired         it is elsewhere, and no keys are stored for it
     ├── ConnectionLost        the daemon went away while a request was under way
     ├── NoAnswer              nothing came within the time the caller allows
     └── RequestError          the daemon answered with an error: code, message, retry_after_ms
@@ -30,6 +31,10 @@ class AssistantError(Exception):
 
 class BadEndpoint(AssistantError):
     """The endpoint is no address that ZeroMQ can connect to."""
+
+
+class NotPaired(BadEndpoint):
+    """The endpoint is another machine's, and there are no keys for it: pair first."""
 
 
 class ConnectionLost(AssistantError):
@@ -73,7 +78,7 @@ class TooLarge(RequestError):
 
 
 class Unauthorized(RequestError):
-    """This client may not do that."""
+    """This client may not do that; or the daemon elsewhere does not know its key (any more)."""
 
     default_code = "unauthorized"
 

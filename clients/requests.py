@@ -2,13 +2,16 @@
 
 `Client` and `AsyncClient` are two ways to wait for the same thing. Here is what they share: which
 reply belongs to which request (Exchanges), how replies become an answer (BaseAnswer), what each
-verb asks for, and what is in its reply. Bytes are moved by clients.link, and only
-assistantd.protocol knows how a message is written.
+verb asks for, and what is in its reply. Bytes are moved by clients.link, answers that outlive
+their connection are clients.resuming's, and only assistantd.protocol knows how a message is
+written.
 """
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 import assistantd.protocol as protocol
@@ -18,6 +21,7 @@ from assistantd.protocol import (
     Complete,
     Delta,
     Done,
+    Forget,
     Message,
     Models,
     Ping,
@@ -34,14 +38,17 @@ from clients.errors import (
     InternalError,
     NoAnswer,
     TooLarge,
+    Unauthorized,
     request_error,
 )
+from clients.i18n import _
 
 OnProgress = Callable[[Progress], None]
 Messages = Sequence[Message | Mapping[str, str]]
 Reply = Delta | Progress | Done
 T = TypeVar("T")
 
+_PREFIX_BYTES = 4
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +58,7 @@ class Exchange:
     Attributes:
         request_id: what the daemon knows it by on this connection.
         request: what was asked.
+        began_at: when, by the monotonic clock.
         ended: the last message is in `inbox` or was read; nothing more will come.
         on_arrival: called whenever `inbox` gets something; for clients that do not poll.
     """
@@ -58,6 +66,7 @@ class Exchange:
     def __init__(self, request_id: bytes, request: Request) -> None:
         self.request_id = request_id
         self.request = request
+        self.began_at = monotonic()
         self.inbox: deque[Reply | AssistantError] = deque()
         self.ended = False
         self.on_arrival: Callable[[], None] = lambda: None
@@ -81,9 +90,21 @@ class Exchange:
 
 
 class Exchanges:
-    """The requests under way on one connection, by request id."""
+    """The requests under way on one connection, by request id.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: of every request id; by default a random one, so that an id means one request in
+            the log of a daemon with many clients.
+
+    Attributes:
+        outbox: messages to send, as a consequence of what was received.
+        wake_at: when `wake` wants to be called, by the monotonic clock.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self.outbox: deque[list[bytes]] = deque()
+        self.wake_at: float | None = None
+        self._prefix = prefix or f"{os.urandom(_PREFIX_BYTES).hex()}-"
         self._count = 0
         self._open: dict[bytes, Exchange] = {}
         self._cancels: dict[bytes, Exchange] = {}  # id of a cancel → what it cancels
@@ -100,14 +121,19 @@ class Exchanges:
             frames = protocol.encode_request(request_id, request)
         except UnicodeEncodeError as error:
             raise BadRequest(
-                f"the text is not valid Unicode ({error}); re-encode it as UTF-8"
+                _("the text is not valid Unicode ({problem}); re-encode it as UTF-8").format(
+                    problem=error
+                )
             ) from error
         except (TypeError, ValueError, RecursionError) as error:
-            raise BadRequest(f"the request cannot be written as JSON: {error}") from error
+            raise BadRequest(
+                _("the request cannot be written as JSON: {problem}").format(problem=error)
+            ) from error
         if len(frames[2]) > protocol.MAX_BODY_BYTES:
             raise TooLarge(
-                f"the request has {len(frames[2]):,} bytes and the daemon takes "
-                f"{protocol.MAX_BODY_BYTES:,}; send less text"
+                _(
+                    "the request has {n:,} bytes and the daemon takes {limit:,}; send less text"
+                ).format(n=len(frames[2]), limit=protocol.MAX_BODY_BYTES)
             )
         exchange = Exchange(request_id, request)
         self._open[request_id] = exchange
@@ -119,7 +145,8 @@ class Exchanges:
             return None
         cancel_id = self._next_id()
         self._cancels[cancel_id] = exchange
-        return protocol.encode_request(cancel_id, Cancel(target=exchange.request_id.decode()))
+        target, device = exchange.request_id.decode(), exchange.request.device
+        return protocol.encode_request(cancel_id, Cancel(target=target, device=device))
 
     def abandon(self, exchange: Exchange) -> list[bytes] | None:
         """Forget `exchange`: replies to it are dropped from now on.
@@ -146,12 +173,11 @@ class Exchanges:
         try:
             request_id, reply = protocol.decode_reply(frames)
         except protocol.ProtocolError as error:
-            exchange = self._open.pop(error.request_id or b"", None)
-            if exchange is None:
+            if error.request_id is None or not self._is_awaited(error.request_id):
                 _log.warning("dropped an unreadable message of the daemon: %s", error)
                 return
-            problem = f"{error}; are the daemon and this client of the same version?"
-            exchange.put(InternalError(problem))
+            problem = _("{problem}; are the daemon and this client of the same version?")
+            self._deliver(error.request_id, InternalError(problem.format(problem=error)))
             return
         item: Reply | AssistantError
         if isinstance(reply, protocol.Error):
@@ -161,7 +187,27 @@ class Exchanges:
             item = reply
         if request_id in self._cancels:
             self._cancel_answered(request_id, item)
-            return
+        else:
+            self._deliver(request_id, item)
+
+    def sent(self, request_id: bytes) -> None:
+        """The message of this id was handed to the connection."""
+
+    def interrupt(self, error: Callable[[], AssistantError]) -> None:
+        """The connection is lost: end all requests under way, each with an error of its own."""
+        self.fail(error)
+
+    def again(self) -> list[list[bytes]]:
+        """What to send first on the next connection."""
+        return []
+
+    def wake(self) -> None:
+        """Put into `outbox` what it is time for."""
+
+    def _is_awaited(self, request_id: bytes) -> bool:
+        return request_id in self._open
+
+    def _deliver(self, request_id: bytes, item: Reply | AssistantError) -> None:
         exchange = self._open.get(request_id)
         if exchange is None:
             return  # a late reply to something its caller no longer waits for
@@ -189,7 +235,7 @@ class Exchanges:
 
     def _next_id(self) -> bytes:
         self._count += 1
-        return b"%d" % self._count
+        return f"{self._prefix}{self._count}".encode()
 
 
 class BaseAnswer:
@@ -201,6 +247,11 @@ class BaseAnswer:
         self._pieces: list[str] = []
         self._done: Done | None = None
         self._over = False  # nothing more will be read: done, failed, or closed early
+
+    @property
+    def request_id(self) -> str:
+        """What the daemon knows it by, and its log."""
+        return self._exchange.request_id.decode()
 
     @property
     def text(self) -> str:
@@ -283,7 +334,9 @@ def complete(prompt: str, sampling: dict[str, Any]) -> Complete:
 
 def _strings(message: Mapping[str, str]) -> dict[str, Any]:
     if set(message) != {"role", "content"}:
-        raise BadRequest(f"a message has `role` and `content`, got {sorted(message)}")
+        raise BadRequest(
+            _("a message has `role` and `content`, got {names}").format(names=sorted(message))
+        )
     return dict(message)
 
 
@@ -299,13 +352,17 @@ def _make(kind: type[T], **fields: Any) -> T:
     try:
         return kind(**fields)
     except TypeError as error:  # an argument that the protocol does not have
-        raise BadRequest(f"{error}; see docs/protocol.md for the fields of a request") from error
+        raise BadRequest(
+            _("{problem}; see docs/protocol.md for the fields of a request").format(problem=error)
+        ) from error
 
 
 def is_repeatable(request: Request) -> bool:
     """Whether asking twice does no harm, so that a lost connection may be hidden."""
     if isinstance(request, Sessions | Models):
         return request.op in ("list", "show")
+    if isinstance(request, Forget):
+        return request.preview
     return isinstance(request, Ping | Status)
 
 
@@ -317,7 +374,10 @@ def present(value: T | None, what: str) -> T:
     """
     if value is None:
         raise InternalError(
-            f"the daemon's reply has no {what}; are the daemon and this client of the same version?"
+            _(
+                "the daemon's reply has no {what}; "
+                "are the daemon and this client of the same version?"
+            ).format(what=what)
         )
     return value
 
@@ -325,29 +385,92 @@ def present(value: T | None, what: str) -> T:
 # --- what to say when nothing comes ----------------------------------------------------------
 
 
+def _is_elsewhere(endpoint: str) -> bool:
+    return endpoint.startswith("tcp://")
+
+
 def lost(endpoint: str) -> ConnectionLost:
     """For requests under way when the daemon went away."""
-    return ConnectionLost(
-        f"the daemon at {endpoint} went away before it had answered; "
-        "start it again if it does not by itself, then ask again"
+    if _is_elsewhere(endpoint):
+        text = _("the connection to {endpoint} was lost before the daemon had answered; ask again")
+    else:
+        text = _(
+            "the daemon at {endpoint} went away before it had answered; "
+            "start it again if it does not by itself, then ask again"
+        )
+    return ConnectionLost(text.format(endpoint=endpoint))
+
+
+def unreachable(endpoint: str, waited_s: float, broken_off: int) -> ConnectionLost:
+    """For requests that wait for a connection which does not come (back).
+
+    Args:
+        broken_off: handshakes that the other end ended without a word.
+    """
+    text = _("no connection to {endpoint} for {n:g} s; {advice}")
+    advice = _advice_elsewhere(broken_off)
+    return ConnectionLost(text.format(endpoint=endpoint, n=waited_s, advice=advice))
+
+
+def _advice_elsewhere(broken_off: int) -> str:
+    if broken_off:
+        return _(
+            "connections are accepted there and ended at once: the daemon is not running, or it is "
+            "another one now; then run `assistant pair` over there and `assistant connect` here"
+        )
+    return _(
+        "is that machine on and in the same network, and does `assistant network status` "
+        "over there show this address?"
+    )
+
+
+def refused(endpoint: str) -> Unauthorized:
+    """For requests when the daemon elsewhere does not let this device in."""
+    return Unauthorized(
+        _(
+            "the daemon at {endpoint} refuses this device's key: it was revoked there. "
+            "Pair again: run `assistant pair` over there and `assistant connect` here"
+        ).format(endpoint=endpoint)
+    )
+
+
+def stranger(endpoint: str) -> Unauthorized:
+    """For requests when something else listens where the daemon was."""
+    return Unauthorized(
+        _(
+            "what answers at {endpoint} is not the daemon that this device was paired with. If it "
+            "was set up anew, run `assistant pair` over there and `assistant connect` here; if "
+            "not, somebody else has its address"
+        ).format(endpoint=endpoint)
     )
 
 
 def closed() -> ConnectionLost:
     """For requests under way when their client was closed."""
-    return ConnectionLost("this client was closed before the answer had come; open a new Client")
+    return ConnectionLost(_("this client was closed before the answer had come; open a new Client"))
 
 
 def process_ended(endpoint: str) -> ConnectionLost:
     """For wait_ready, when the caller sees that the daemon's process is gone."""
     return ConnectionLost(
-        f"the daemon's process ended before it answered at {endpoint}; its log says why"
+        _("the daemon's process ended before it answered at {endpoint}; its log says why").format(
+            endpoint=endpoint
+        )
     )
 
 
-def no_answer(endpoint: str, timeout_s: float) -> NoAnswer:
-    """For a request whose daemon said nothing for `timeout_s` seconds."""
-    return NoAnswer(
-        f"no word from the daemon at {endpoint} for {timeout_s:g} s; is it running there? "
-        "Start `assistantd`, or set ASSISTANTD_ENDPOINT to where it listens"
-    )
+def no_answer(endpoint: str, timeout_s: float, broken_off: int = 0) -> NoAnswer:
+    """For a request whose daemon said nothing for `timeout_s` seconds.
+
+    Args:
+        broken_off: handshakes that the other end ended without a word.
+    """
+    text = _("no word from the daemon at {endpoint} for {n:g} s; {advice}")
+    if _is_elsewhere(endpoint):
+        advice = _advice_elsewhere(broken_off)
+    else:
+        advice = _(
+            "is it running there? "
+            "Start `assistantd`, or set ASSISTANTD_ENDPOINT to where it listens"
+        )
+    return NoAnswer(text.format(endpoint=endpoint, n=timeout_s, advice=advice))

@@ -12,7 +12,8 @@ from clients.cli.connection import CONTROL_TIMEOUT_S
 from clients.cli.output import note
 from clients.cli.progress import Reporter
 from clients.client import Answer, Client
-from clients.errors import AssistantError, NotFound
+from clients.errors import AssistantError, ConnectionLost, NotFound
+from clients.i18n import _
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_MODEL_TITLE = "SmolLM2 (98 MB)"
@@ -59,14 +60,31 @@ def _answer(
     client: Client, question: dict[str, Any], show: Callable[[str], None], ctrl_c_cancels: bool
 ) -> Done:
     with Reporter() as reporter, client.ask(on_progress=reporter, **question) as answer:
-        # no limit of time suits an answer, but a daemon that is stuck does not say pong
-        client.ping(CONTROL_TIMEOUT_S)
-        with _cancelling(answer, ctrl_c_cancels):
-            for piece in answer:
-                reporter.clear()
-                show(piece)
+        _see_that_it_lives(client)
+        try:
+            with _cancelling(answer, ctrl_c_cancels):
+                for piece in answer:
+                    reporter.clear()
+                    show(piece)
+                    reporter.mid_line = not piece.endswith("\n")
+        except AssistantError:
+            if reporter.mid_line and sys.stdout.isatty():
+                print(flush=True)  # or what went wrong would stand in the answer's last line
+            raise
         assert answer.done is not None
         return answer.done
+
+
+def _see_that_it_lives(client: Client) -> None:
+    """No limit of time suits an answer, but a daemon that is stuck does not say pong."""
+    if not client.endpoint.startswith("tcp://"):
+        client.ping(CONTROL_TIMEOUT_S)
+        return
+    try:
+        # longer than it takes to notice that the connection is lost
+        client.ping(2 * CONTROL_TIMEOUT_S)
+    except ConnectionLost:
+        return  # the answer waits for it to come back, and gives up by itself
 
 
 @contextmanager
@@ -92,23 +110,30 @@ def offer_default_model(client: Client, problem: NotFound, assume_yes: bool) -> 
 
     Raises:
         ModelMissing: the user cannot be asked, or said no.
-        NotFound: `problem`; there are models, so the daemon's message says what to do.
+        NotFound: `problem`; there are models, or the daemon is elsewhere, so its message says
+            what to do.
     """
-    if _models(client):
-        raise problem
+    if client.endpoint.startswith("tcp://") or _models(client):
+        raise problem  # elsewhere it is not for us to fetch
     if not assume_yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise ModelMissing(
-                f"{DEFAULT_MODEL_TITLE} is not on this machine yet; fetch it with "
-                f"`assistant models pull {DEFAULT_MODEL}`, or add -y to have it done now"
+                _(
+                    "{title} is not on this machine yet; fetch it with "
+                    "`assistant models pull {name}`, or add -y to have it done now"
+                ).format(title=DEFAULT_MODEL_TITLE, name=DEFAULT_MODEL)
             ) from problem
         import click
 
-        question = f"{DEFAULT_MODEL_TITLE} is not on this machine yet. Download it now?"
+        question = _("{title} is not on this machine yet. Download it now?").format(
+            title=DEFAULT_MODEL_TITLE
+        )
         if not click.confirm(question, default=True, err=True):
             raise ModelMissing(
-                f"there is no model to answer with; `assistant models pull {DEFAULT_MODEL}` "
-                "fetches the default one, `assistant models pull --help` tells of others"
+                _(
+                    "there is no model to answer with; `assistant models pull {name}` "
+                    "fetches the default one, `assistant models pull --help` tells of others"
+                ).format(name=DEFAULT_MODEL)
             ) from problem
     pull(client, DEFAULT_MODEL)
 
@@ -121,15 +146,22 @@ def pull(client: Client, name: str) -> ModelInfo:
     """Download a model, showing how far it is. Ctrl-C cancels it in the daemon."""
     with Reporter() as reporter:
         model = client.pull(name, reporter)
-    note(f"{model.name} is here")
+    note(_("{name} is here").format(name=model.name))
     return model
 
 
 def describe(timings: Timings) -> str:
     """The timings of an answer in one line."""
-    cached = f", {timings.cached_tokens} of them cached" if timings.cached_tokens else ""
-    return (
-        f"{timings.prompt_tokens} tokens read{cached} in {timings.prefill_ms:.0f} ms; "
-        f"first word after {timings.first_token_ms:.0f} ms; "
-        f"{timings.completion_tokens} tokens written at {timings.tokens_per_second:.1f} tokens/s"
+    if timings.cached_tokens:
+        read = _("{n} tokens read, {cached} of them cached in {ms:.0f} ms")
+    else:
+        read = _("{n} tokens read in {ms:.0f} ms")
+    written = _(
+        "first word after {first_ms:.0f} ms; {n} tokens written at {speed:.1f} tokens/s"
+    ).format(
+        first_ms=timings.first_token_ms,
+        n=timings.completion_tokens,
+        speed=timings.tokens_per_second,
     )
+    how = read.format(n=timings.prompt_tokens, cached=timings.cached_tokens, ms=timings.prefill_ms)
+    return f"{how}; {written}"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from assistantd.localisation.click_help import localise
 from assistantd.protocol import to_json
 from clients.cli.settings import HELP, Settings, endpoint_option
 from clients.errors import (
@@ -18,8 +19,10 @@ from clients.errors import (
     BadEndpoint,
     ConnectionLost,
     NoAnswer,
+    NotPaired,
     RequestError,
 )
+from clients.i18n import CATALOGUE, _
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -33,14 +36,73 @@ COMMANDS = {
     "status": "clients.cli.daemon",
     "top": "clients.cli.top",
     "budget": "clients.cli.budget",
+    "reload": "clients.cli.reload",
     "start": "clients.cli.daemon",
     "stop": "clients.cli.daemon",
     "ping": "clients.cli.daemon",
     "sessions": "clients.cli.sessions",
+    "forget": "clients.cli.forget",
     "models": "clients.cli.models",
+    "network": "clients.cli.network",
+    "devices": "clients.cli.devices",
     "bench": "clients.cli.bench",
+    "doctor": "clients.cli.doctor",
+    "voice": "clients.cli.voice",
+    "gateway": "clients.cli.gateway",
+    "pair": "clients.cli.pair",
+    "connect": "clients.cli.connect",
+    "service": "clients.cli.service",
 }
 """Command → the module that has a click command of that name."""
+EXTRAS = {
+    **dict.fromkeys(
+        [
+            "sounddevice",
+            "vosk",
+            "soxr",
+            "pymicro_vad",
+            "pyaec",
+            "markdown_it",
+            "unicode_rbnf",
+            "wyoming",
+            "numpy",
+        ],
+        "voice",
+    ),
+    **dict.fromkeys(("spake2", "mnemonic", "zeroconf", "segno", "cryptography"), "network"),
+    **dict.fromkeys(("starlette", "uvicorn", "websockets", "ifaddr"), "web"),
+}
+"""Package → the extra that brings it, where a command finds out that it is missing."""
+
+
+_VERBS = frozenset(
+    [
+        "list",
+        "show",
+        "revoke",
+        "rename",
+        "limit",
+        "add-key",
+        "delete",
+        "export",
+        "pull",
+        "remove",
+        "load",
+        "unload",
+        "on",
+        "off",
+        "status",
+        "devices",
+        "models",
+        "voices",
+        "trigger",
+        "install",
+        "uninstall",
+        "logs",
+        "--help",
+    ]
+)
+"""Second words of commands: what follows a mistyped first one, and begins no question."""
 
 
 class Root(click.Group):
@@ -54,6 +116,7 @@ class Root(click.Group):
             return None
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         assert isinstance(command, click.Command)
+        localise(command, CATALOGUE)
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -66,7 +129,7 @@ def with_default_command(args: Sequence[str], *, stdin_is_terminal: bool) -> lis
     """Put `ask` in front of what is no command: `assistant "question"` is a question.
 
     Raises:
-        click.UsageError: a single word that looks like a mistyped command.
+        click.UsageError: it looks like a mistyped command.
     """
     start = 0
     while start < len(args) and args[start].startswith("--endpoint"):
@@ -76,14 +139,19 @@ def with_default_command(args: Sequence[str], *, stdin_is_terminal: bool) -> lis
         return before if stdin_is_terminal else [*before, "ask"]
     if rest[0] in COMMANDS or rest[0] in ("-h", "--help", "--version"):
         return [*before, *rest]
-    if len(rest) == 1 and rest[0].isalpha():
+    if rest[0] == "--json" and len(rest) > 1 and rest[1] in COMMANDS:
+        told = _("options come after the command: assistant {command} … --json")
+        raise click.UsageError(told.format(command=rest[1]))
+    if rest[0].isalpha() and len(rest) <= 3:
         import difflib
 
         near = difflib.get_close_matches(rest[0], COMMANDS, 1, cutoff=0.75)
-        if near:
+        if near and (len(rest) == 1 or rest[1] in _VERBS):
             raise click.UsageError(
-                f"there is no command {rest[0]!r}; did you mean `assistant {near[0]}`? "
-                f"To ask it as a question: assistant ask {rest[0]}"
+                _(
+                    "there is no command {word!r}; did you mean `assistant {command}`? "
+                    "To ask it as a question: assistant ask {word}"
+                ).format(word=rest[0], command=near[0])
             )
     return [*before, "ask", *rest]
 
@@ -119,9 +187,12 @@ def root(ctx: click.Context) -> None:
     git diff | assistant ask "explain this change"
     assistant -c "and in one sentence?"      go on with the last session
     assistant chat                           talk
+    assistant forget --day yesterday         what was said then, for good
     assistant models list                    what it can run
     assistant budget 400M                    how much memory it may use
     assistant top                            look on while it works
+    assistant network on                     let paired devices reach it
+    assistant service install                have the system start and watch it
     assistant COMMAND --help                 more about each command
 
     \b
@@ -139,6 +210,10 @@ def root(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+# since click 8.2 a group without a command raises its help; before, it printed it
+_NoCommand = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 def run(args: list[str]) -> int:
     """Run one command line; returns the exit code. Prints every error, never a traceback."""
     settings = Settings()
@@ -149,8 +224,11 @@ def run(args: list[str]) -> int:
         code = _invoke(args, settings)
         sys.stdout.flush()
     except click.ClickException as problem:
+        if isinstance(problem, _NoCommand):
+            click.echo(problem.format_message(), err=True)
+            return EXIT_USAGE
         if isinstance(problem, click.UsageError) and problem.ctx is not None:
-            hint = f"; see `{problem.ctx.command_path} --help`"
+            hint = _("; see `{command} --help`").format(command=problem.ctx.command_path)
         else:
             hint = ""
         return _failed(settings, "usage", problem.format_message().rstrip(".") + hint, EXIT_USAGE)
@@ -163,12 +241,20 @@ def run(args: list[str]) -> int:
     except RequestError as problem:
         return _failed(settings, problem.code, str(problem), EXIT_ERROR)
     except BadEndpoint as problem:
-        return _failed(settings, "bad_endpoint", str(problem), EXIT_USAGE)
+        kind = "not_paired" if isinstance(problem, NotPaired) else "bad_endpoint"
+        return _failed(settings, kind, str(problem), EXIT_USAGE)
     except (ConnectionLost, NoAnswer) as problem:
         kind = "no_answer" if isinstance(problem, NoAnswer) else "connection_lost"
         return _failed(settings, kind, str(problem), EXIT_UNREACHABLE)
     except AssistantError as problem:
         return _failed(settings, "error", str(problem), EXIT_ERROR)
+    except ModuleNotFoundError as missing:
+        extra = EXTRAS.get((missing.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        what = _("the Python package {name} is not installed; pip install 'assistantd[{extra}]'")
+        told = what.format(name=missing.name, extra=extra)
+        return _failed(settings, "missing_package", told, EXIT_ERROR)
     except OSError as problem:
         place = f" ({problem.filename})" if problem.filename else ""
         return _failed(settings, "os", f"{problem.strerror or problem}{place}", EXIT_ERROR)
@@ -177,6 +263,7 @@ def run(args: list[str]) -> int:
 
 def _invoke(args: list[str], settings: Settings) -> object:
     """Run the command tree, all exceptions coming out as they are."""
+    localise(root, CATALOGUE)
     if "_ASSISTANT_COMPLETE" in os.environ:
         return root.main(args, prog_name="assistant", obj=settings)
     # click's own main would turn an interrupt or a broken pipe into exit code 1

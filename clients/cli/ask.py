@@ -9,6 +9,7 @@ import click
 
 from clients.cli.output import note, print_json, write
 from clients.cli.settings import HELP, Settings, common, pass_settings
+from clients.i18n import _
 
 
 @click.command(context_settings=HELP)
@@ -68,9 +69,9 @@ def ask(
     --json the last message of the protocol is printed as one line: text, finish_reason, timings.
     """
     if session is not None and continue_:
-        raise click.UsageError("-s names a session and -c takes the last one; give one of them")
+        raise click.UsageError(_("-s names a session and -c takes the last one; give one of them"))
     if schema is not None and format_ == "text":
-        raise click.UsageError("--schema asks for JSON and --format text for none")
+        raise click.UsageError(_("--schema asks for JSON and --format text for none"))
     text = _question(words)
     format_or_schema = _read_schema(schema) if schema is not None else format_
     sampling = {
@@ -120,10 +121,12 @@ def ask(
         print_json(done)
     elif not last_piece.endswith("\n"):
         write("\n")
+    if done.message:  # that it could not be saved
+        note(done.message)
     if done.finish_reason == "deadline":
-        note("the deadline passed before the answer was complete")
+        note(_("the deadline passed before the answer was complete"))
     elif done.finish_reason == "length" and sys.stderr.isatty():
-        note("the answer was cut at its greatest length; --max-tokens allows more")
+        note(_("the answer was cut at its greatest length; --max-tokens allows more"))
     if stats and done.timings is not None:
         note(describe(done.timings))
 
@@ -141,7 +144,7 @@ def _question(words: tuple[str, ...]) -> str:
         return f"{asked}\n\n{fence}\n{piped.rstrip()}\n{fence}"
     text = asked or piped.strip()
     if not text:
-        raise click.UsageError('there is no question; write one, as in: assistant ask "Why?"')
+        raise click.UsageError(_('there is no question; write one, as in: assistant ask "Why?"'))
     return text
 
 
@@ -149,7 +152,11 @@ def _read_schema(path: Path) -> dict[str, Any]:
     try:
         schema = json.loads(path.read_bytes())
     except ValueError as problem:  # also what is not UTF-8
-        raise click.UsageError(f"--schema {path} is not valid JSON: {problem}") from problem
+        raise click.UsageError(
+            _("--schema {path} is not valid JSON: {problem}").format(path=path, problem=problem)
+        ) from problem
     if not isinstance(schema, dict):
-        raise click.UsageError(f"--schema {path} is not a JSON schema: it must be an object")
+        raise click.UsageError(
+            _("--schema {path} is not a JSON schema: it must be an object").format(path=path)
+        )
     return schema

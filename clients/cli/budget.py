@@ -6,6 +6,7 @@ from clients.cli.output import pairs, print_json
 from clients.cli.settings import HELP, Settings, common, pass_settings
 from clients.cli.sizes import memory_size
 from clients.cli.sizes import size as size_type
+from clients.i18n import _
 
 
 @click.command(context_settings=HELP)
@@ -41,11 +42,14 @@ def budget(settings: Settings, size: int | None) -> None:
         print_json({"budget": n_bytes, "plan": plan})
         return
     if size is not None:
-        now = f"is {memory_size(size)}" if size else "is lifted"
-        click.echo(f"the budget {now}, until the daemon restarts")
+        if size:
+            now = _("the budget is {size}, until the daemon restarts")
+        else:
+            now = _("the budget is lifted, until the daemon restarts")
+        click.echo(now.format(size=memory_size(size)))
     rows = [budget_row(n_bytes)] if size is None else []
     if plan is not None:
         pairs(rows + plan_rows(plan, memory))
         print_bar(plan, memory)
     else:
-        pairs([*rows, ("model", "none in memory; the next one will keep to the budget")])
+        pairs([*rows, (_("model"), _("none in memory; the next one will keep to the budget"))])

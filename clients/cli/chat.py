@@ -5,6 +5,7 @@ import sys
 import click
 
 from clients.cli.settings import HELP, Settings, endpoint_option, pass_settings
+from clients.i18n import _
 
 
 @click.command(context_settings=HELP)
@@ -29,7 +30,7 @@ def chat(
     is 1 if one of them failed.
     """
     if session is not None and continue_:
-        raise click.UsageError("-s names a session and -c takes the last one; give one of them")
+        raise click.UsageError(_("-s names a session and -c takes the last one; give one of them"))
     from clients.cli.connection import connect
     from clients.cli.lines import for_stdin
     from clients.cli.repl import COMMANDS, Repl, new_session_name

@@ -4,16 +4,22 @@ Whether somebody listens is asked of the operating system, not by waiting for an
 client library waits patiently for a daemon that is yet to come, a command wants to know now.
 """
 
+import contextlib
 import errno
 import os
 import socket
 import sys
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from assistantd.protocol import SOCKET_NAME, default_endpoint, runtime_dir
+from assistantd.protocol import SOCKET_NAME, SYSTEM_SOCKET, default_endpoint, runtime_dir
+from clients.address import locate, refusal
+from clients.cli.output import note
 from clients.cli.settings import Settings
 from clients.client import Client
-from clients.errors import AssistantError, BadEndpoint, NoAnswer
+from clients.errors import AssistantError, BadEndpoint, ConnectionLost, NoAnswer
+from clients.i18n import _
 
 if TYPE_CHECKING:
     import subprocess
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
 CONTROL_TIMEOUT_S = 15.0
 """A daemon that is alive answers status, ping and lists long before."""
 _CONNECT_TIMEOUT_S = 5.0
+_NETWORK_TIMEOUT_S = 10.0
+_SILENT_S = 1.0
+"""After so long without a word, a person is told what is waited for."""
 _SILENCE_TIMEOUT_S = 40.0
 
 
@@ -38,10 +47,7 @@ def listening(endpoint: str) -> bool:
     try:
         open_socket(endpoint).close()
     except PermissionError as problem:
-        raise NotRunning(
-            f"you may not use the daemon's socket at {endpoint}; "
-            "ask whoever runs it to add you to its group"
-        ) from problem
+        raise NotRunning(refusal(endpoint)) from problem
     except OSError as problem:
         return problem.errno == errno.EAGAIN  # its queue of connections is full: it is there
     return True
@@ -54,29 +60,32 @@ def open_socket(endpoint: str) -> socket.socket:
         BadEndpoint: it is no address.
         OSError: nobody accepts.
     """
-    family, address = _address(endpoint)
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(_CONNECT_TIMEOUT_S)
-        connection.connect(address)
-        connection.settimeout(_SILENCE_TIMEOUT_S)
-    except BaseException:
-        connection.close()
-        raise
+    transport, _mark, place = endpoint.partition("://")
+    if transport == "ipc" and place:
+        # "@" is ZeroMQ's way to write Linux's abstract names
+        path = "\0" + place[1:] if place.startswith("@") else place
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(_CONNECT_TIMEOUT_S)
+            connection.connect(path)
+        except BaseException:
+            connection.close()
+            raise
+    else:
+        connection = socket.create_connection(_host_and_port(endpoint), _CONNECT_TIMEOUT_S)
+    connection.settimeout(_SILENCE_TIMEOUT_S)
     return connection
 
 
-def _address(endpoint: str) -> tuple[int, str | tuple[str, int]]:
-    transport, _, place = endpoint.partition("://")
-    if transport == "ipc" and place:
-        # "@" is ZeroMQ's way to write Linux's abstract names
-        return socket.AF_UNIX, "\0" + place[1:] if place.startswith("@") else place
-    host, _, port = place.rpartition(":")
+def _host_and_port(endpoint: str) -> tuple[str, int]:
+    transport, _mark, place = endpoint.partition("://")
+    host, _mark, port = place.rpartition(":")
     if transport == "tcp" and host and port.isdecimal() and int(port) < 65536:
-        host = host.strip("[]")
-        return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host, int(port))
+        return host.strip("[]"), int(port)
     raise BadEndpoint(
-        f"cannot use the endpoint {endpoint!r}; write ipc:///path/to/socket or tcp://HOST:PORT"
+        _(
+            "cannot use the endpoint {endpoint!r}; write ipc:///path/to/socket or tcp://HOST:PORT"
+        ).format(endpoint=endpoint)
     )
 
 
@@ -91,37 +100,76 @@ def connect(
 
     Raises:
         NotRunning: none is there, and none was to be started.
-        AssistantError: it was started and did not come up.
+        AssistantError: it was started and did not come up; or one elsewhere refuses us.
     """
-    return Client(find(settings, start=start), timeout=timeout)
+    client = Client(find(settings, start=start), timeout=timeout)
+    if client.endpoint.startswith("tcp://"):
+        try:
+            with _told_of_waiting(client.endpoint):
+                client.ping(_NETWORK_TIMEOUT_S)
+        except (ConnectionLost, NoAnswer) as problem:
+            client.close()
+            raise NotRunning(str(problem)) from problem
+        except BaseException:
+            client.close()
+            raise
+    return client
+
+
+@contextlib.contextmanager
+def _told_of_waiting(endpoint: str) -> Iterator[None]:
+    """Within: who waits for longer than a second is told for what."""
+    told = _("waiting for the daemon at {endpoint}").format(endpoint=endpoint)
+    timer = threading.Timer(_SILENT_S, note, [told])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def find(settings: Settings, *, start: bool) -> str:
-    """The endpoint at which a daemon listens now; `connect` without connecting."""
-    endpoint = settings.endpoint or default_endpoint()
-    if listening(endpoint):
-        return endpoint
+    """The endpoint at which a daemon listens now; `connect` without connecting.
+
+    Elsewhere only a connection with keys tells whether it does, so that is left to `connect`.
+
+    Raises:
+        NotRunning, AssistantError: as `connect` does.
+        BadEndpoint: it is no address and no stored name; NotPaired: there are no keys for it.
+    """
+    given = settings.endpoint or default_endpoint()
+    endpoint, server = locate(given)
+    if server is not None or listening(endpoint):
+        return given
+    if not settings.endpoint and not os.environ.get("ASSISTANTD_ENDPOINT"):
+        # the user's own socket may be what a daemon has left that was killed
+        machines = f"ipc://{SYSTEM_SOCKET}"
+        if given != machines and os.access(SYSTEM_SOCKET, os.W_OK) and listening(machines):
+            return machines
     if not start:
-        raise NotRunning(
-            f"no daemon listens at {endpoint}; start it with `assistant start`, "
-            "or ask something: that starts it too"
+        advice = (
+            _(
+                "no daemon listens at {endpoint}; start it with `assistant start`, "
+                "or ask something: that starts it too"
+            )
             if _may_start(settings)
-            else f"no daemon listens at {endpoint}; start `assistantd` there, "
-            "or set ASSISTANTD_ENDPOINT to where it listens"
+            else _(
+                "no daemon listens at {endpoint}; start `assistantd` there, "
+                "or set ASSISTANTD_ENDPOINT to where it listens"
+            )
         )
+        raise NotRunning(advice.format(endpoint=endpoint))
     if not _may_start(settings):
         raise NotRunning(
-            f"no daemon listens at {endpoint}; start it with `assistantd`, "
-            "or set ASSISTANTD_AUTOSTART=1 to have it started when it is needed"
+            _(
+                "no daemon listens at {endpoint}; start it with `assistantd`, "
+                "or set ASSISTANTD_AUTOSTART=1 to have it started when it is needed"
+            ).format(endpoint=endpoint)
         )
     if not settings.endpoint and not os.environ.get("ASSISTANTD_ENDPOINT"):
         endpoint = (
             f"ipc://{runtime_dir() / SOCKET_NAME}"  # the system's daemon is not ours to start
-        )
-    if not endpoint.startswith("ipc://"):
-        raise NotRunning(
-            f"no daemon listens at {endpoint}, and only one on this machine can be started from "
-            "here; start `assistantd` over there"
         )
     start_daemon(endpoint)
     return endpoint
@@ -154,11 +202,8 @@ def start_daemon(endpoint: str) -> None:
         AssistantError: it ended or did not answer; with the last lines of its log.
     """
     starter = _Starter(endpoint)
-    print(
-        f"assistant: no daemon is running; starting assistantd (its log: {starter.log_path})",
-        file=sys.stderr,
-        flush=True,
-    )
+    what = _("no daemon is running; starting assistantd (its log: {log})")
+    print(f"assistant: {what.format(log=starter.log_path)}", file=sys.stderr, flush=True)
     starter.spawn()
     with Client(endpoint) as client:
         try:
@@ -224,24 +269,29 @@ class _Starter:
         assert self._process is not None
         status = self._process.poll()
         if status is None:
-            what = f"assistantd was started and does not answer at {self._endpoint}: {problem}"
-        elif status == _EXIT_RUNS_ALREADY:
-            what = (
-                f"another assistantd runs and does not answer at {self._endpoint}; it may listen "
-                "elsewhere (set ASSISTANTD_ENDPOINT) or hang (end it)"
+            what = _("assistantd was started and does not answer at {endpoint}: {problem}").format(
+                endpoint=self._endpoint, problem=problem
             )
+        elif status == _EXIT_RUNS_ALREADY:
+            what = _(
+                "another assistantd runs and does not answer at {endpoint}; it may listen "
+                "elsewhere (set ASSISTANTD_ENDPOINT) or hang (end it)"
+            ).format(endpoint=self._endpoint)
+        elif status > 0:
+            what = _("assistantd could not start (it ended with status {n})").format(n=status)
         else:
-            how = f"status {status}" if status > 0 else f"signal {-status}"
-            what = f"assistantd could not start (it ended with {how})"
+            what = _("assistantd could not start (it ended with signal {n})").format(n=-status)
         try:
             with open(self.log_path, "rb") as log:
                 log.seek(self._log_start)
                 lines = log.read().decode("utf-8", "replace").strip().splitlines()
         except OSError as unreadable:
-            lines = [f"(its log cannot be read: {unreadable})"]
+            lines = [_("(its log cannot be read: {problem})").format(problem=unreadable)]
         shown = "".join(f"\n  {line}" for line in lines[-_LOG_LINES_SHOWN:])
-        return (
-            f"{what}; its log {self.log_path} "
-            + (f"ends with:{shown}\n" if shown else "is empty. ")
-            + "Run `assistantd` in a terminal to see it all"
-        )
+        if shown:
+            told = _("{what}; its log {log} ends with:{lines}").format(
+                what=what, log=self.log_path, lines=f"{shown}\n"
+            )
+        else:
+            told = _("{what}; its log {log} is empty. ").format(what=what, log=self.log_path)
+        return told + _("Run `assistantd` in a terminal to see it all")

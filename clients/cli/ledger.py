@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from assistantd.localisation.width import columns, cut
 from assistantd.protocol import PlanInfo, StatusInfo
 from clients.cli.sizes import enough, memory_size
+from clients.i18n import _, marked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,13 +38,13 @@ class Share:
 
 
 _OWNERS = {
-    "libraries": ("libraries", "L", "blue"),
-    "sessions": ("sessions", "I", "bright_blue"),
-    "weights": ("weights", "W", "green"),
-    "stream": ("stream buffers", "S", "cyan"),
-    "kv_cache": ("conversation", "C", "magenta"),
-    "activations": ("activations", "A", "yellow"),
-    "margin": ("margin", "M", "bright_black"),
+    "libraries": (marked("libraries"), "L", "blue"),
+    "sessions": (marked("sessions"), "I", "bright_blue"),
+    "weights": (marked("weights"), "W", "green"),
+    "stream": (marked("stream buffers"), "S", "cyan"),
+    "kv_cache": (marked("conversation"), "C", "magenta"),
+    "activations": (marked("activations"), "A", "yellow"),
+    "margin": (marked("margin"), "M", "bright_black"),
 }
 
 
@@ -53,17 +55,21 @@ def shares(plan: PlanInfo, memory: Mapping[str, int]) -> list[Share]:
         label, letter, style = _OWNERS.get(owner, (owner.replace("_", " "), "?", "white"))
         if not n_bytes:
             continue
+        label = _(label)
         text = f"{label} {memory_size(n_bytes)}"
         if owner == "kv_cache" and "kv_used" in memory:
             used = min(memory["kv_used"], n_bytes)
-            text = f"{label} {memory_size(used)} of {memory_size(n_bytes)}"
+            text = _("{label} {used} of {size}").format(
+                label=label, used=memory_size(used), size=memory_size(n_bytes)
+            )
             found.append(Share(text, used, letter, "█", style))
             found.append(Share("", n_bytes - used, letter.lower(), "▒", style))
         else:
             found.append(Share(text, n_bytes, letter, "█", style))
     left = (plan.budget or 0) - sum(plan.owners.values())
     if left > 0:
-        found.append(Share(f"not needed {memory_size(left)}", left, ".", "░", "bright_black"))
+        text = _("not needed {size}").format(size=memory_size(left))
+        found.append(Share(text, left, ".", "░", "bright_black"))
     return found
 
 
@@ -105,15 +111,15 @@ def _legend(parts: Sequence[Share], width: int, *, blocks: bool) -> Iterator[Lin
     for share in parts:
         if not share.text:
             continue
-        label = f" {share.text}"[: max(1, width - 1)]
+        label = cut(f" {share.text}", max(1, width - 1))
         gap = 2 if line else 0
-        if line and used + gap + 1 + len(label) > width:
+        if line and used + gap + 1 + columns(label) > width:
             yield line
             line, used, gap = [], 0, 0
         if gap:
             line.append((" " * gap, ""))
         line += [(share.block if blocks else share.letter, share.style), (label, "")]
-        used += gap + 1 + len(label)
+        used += gap + 1 + columns(label)
     if line:
         yield line
 
@@ -148,7 +154,7 @@ def print_bar(plan: PlanInfo, memory: Mapping[str, int]) -> None:
 
 def budget_row(budget: int | None) -> tuple[str, str]:
     """The budget itself."""
-    return "budget", memory_size(budget) if budget else "none: as much as it takes"
+    return _("budget"), memory_size(budget) if budget else _("none: as much as it takes")
 
 
 def plan_rows(plan: PlanInfo, memory: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -158,23 +164,27 @@ def plan_rows(plan: PlanInfo, memory: Mapping[str, int]) -> list[tuple[str, str]
         memory: of the status, if it is the plan of the model in memory.
     """
     if plan.smallest is not None:
-        return [("fits", f"no; {enough(plan.smallest)} is the smallest budget that would do")]
+        no = _("no; {size} is the smallest budget that would do")
+        return [(_("fits"), no.format(size=enough(plan.smallest)))]
     rows = []
     total = memory_size(sum(plan.owners.values()))
     owners = ", ".join(share.text for share in shares(plan, memory) if share.text)
-    rows.append(("planned", total if sys.stdout.isatty() else f"{total}: {owners}"))
+    rows.append((_("planned"), total if sys.stdout.isatty() else f"{total}: {owners}"))
     resident, streamed = memory_size(plan.resident_bytes), memory_size(plan.streamed_bytes)
     if plan.streamed_bytes:
         whole = memory_size(plan.resident_bytes + plan.streamed_bytes)
-        rows.append(("stays", f"{resident} of {whole} of weights stay in memory"))
-        rows.append(("streamed", f"{streamed} of weights are read from the disk for every token"))
+        stays = _("{size} of {whole} of weights stay in memory").format(size=resident, whole=whole)
+        read = _("{size} of weights are read from the disk for every token").format(size=streamed)
     else:
-        rows.append(("stays", f"all weights stay in memory, {resident}"))
-        rows.append(("streamed", "nothing"))
+        stays = _("all weights stay in memory, {size}").format(size=resident)
+        read = _("nothing")
+    rows += [(_("stays"), stays), (_("streamed"), read)]
     bits = {"f16": "16", "q8": "8"}[plan.kv_type]
-    rows.append(("conversation", f"{plan.kv_tokens:,} tokens fit in memory, kept with {bits} bits"))
+    fit = _("{n:,} tokens fit in memory, kept with {bits} bits").format(n=plan.kv_tokens, bits=bits)
+    rows.append((_("conversation"), fit))
     if plan.tokens_per_second is not None:
-        rows.append(("expected", f"about {speed(plan.tokens_per_second)}"))
+        expected = _("about {speed}").format(speed=speed(plan.tokens_per_second))
+        rows.append((_("expected"), expected))
     return rows
 
 
@@ -184,21 +194,33 @@ def use_row(info: StatusInfo) -> tuple[str, str]:
     rss = memory.get("rss")
     parts = []
     if rss is not None:
-        text = f"{memory_size(rss)} in use now"
-        if info.budget:
-            text += f" of the budget of {memory_size(info.budget)} ({100 * rss / info.budget:.0f} %"
-            text += f", {memory_size(rss - info.budget)} too much)" if rss > info.budget else ")"
-        parts.append(text)
-    for name, words in (("peak_rss", "peak"), ("rss_anonymous", "private")):
+        budget = info.budget
+        if not budget:
+            text = _("{size} in use now")
+        elif rss > budget:
+            text = _(
+                "{size} in use now of the budget of {budget} ({percent:.0f} %, {excess} too much)"
+            )
+        else:
+            text = _("{size} in use now of the budget of {budget} ({percent:.0f} %)")
+        parts.append(
+            text.format(
+                size=memory_size(rss),
+                budget=memory_size(budget or 0),
+                percent=100 * rss / (budget or rss or 1),
+                excess=memory_size(max(0, rss - (budget or 0))),
+            )
+        )
+    for name, words in (("peak_rss", _("peak {size}")), ("rss_anonymous", _("private {size}"))):
         if name in memory:
-            parts.append(f"{words} {memory_size(memory[name])}")
+            parts.append(words.format(size=memory_size(memory[name])))
     if "cgroup_usage" in memory and "cgroup_limit" in memory:
         usage, limit = memory_size(memory["cgroup_usage"]), memory_size(memory["cgroup_limit"])
-        parts.append(f"cgroup {usage} of {limit}")
-    return "memory", ", ".join(parts) or "not known on this system"
+        parts.append(_("cgroup {usage} of {limit}").format(usage=usage, limit=limit))
+    return _("memory"), ", ".join(parts) or _("not known on this system")
 
 
 def speed(tokens_per_second: float) -> str:
     """Tokens/s with as many digits as say something."""
     digits = 1 if tokens_per_second >= 1 else 2
-    return f"{tokens_per_second:.{digits}f} tokens/s"
+    return _("{n} tokens/s").format(n=f"{tokens_per_second:.{digits}f}")

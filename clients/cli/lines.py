@@ -4,11 +4,13 @@ An input is one line, or several: a line that ends in a backslash goes on, and s
 everything between two lines of triple quotes.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from clients.cli.history import history_path
+from clients.i18n import _
 
 if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -90,7 +92,7 @@ class TerminalInput:
 
     def read(self) -> str:
         """Let the user type."""
-        return unwrapped(self._session.prompt("you> "))
+        return unwrapped(self._session.prompt(_("you> ")))
 
 
 def _bindings() -> "KeyBindings":
@@ -116,10 +118,8 @@ def _bindings() -> "KeyBindings":
 
 def _history_file() -> Path:
     """What was typed before; readable by its owner only."""
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    folder = Path(state).expanduser() / "assistantd"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / "chat_history"
+    path = history_path()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     return path
 

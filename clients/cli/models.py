@@ -5,6 +5,7 @@ import click
 from clients.cli.output import clean, human_bytes, human_count, pairs, print_json, table
 from clients.cli.settings import HELP, Settings, common, pass_settings
 from clients.cli.sizes import size
+from clients.i18n import _
 
 
 @click.group(context_settings=HELP)
@@ -35,11 +36,13 @@ def list_(settings: Settings) -> None:
     rows = []
     for model in found:
         marks = [
-            word for word, is_so in (("loaded", model.loaded), ("default", model.default)) if is_so
+            word
+            for word, is_so in ((_("loaded"), model.loaded), (_("default"), model.default))
+            if is_so
         ]
         remark = model.problem or ", ".join(marks)
         rows.append((model.name, human_bytes(model.size_bytes), model.quantization or "", remark))
-    table(("model", "size", "quantization", ""), rows)
+    table((_("model"), _("size"), _("quantization"), ""), rows)
 
 
 @models.command()
@@ -74,25 +77,25 @@ def show(settings: Settings, name: str, budget: int | None) -> int:
     if settings.json:
         print_json(model)
         return code
-    heads = f"{model.n_heads} ({model.n_kv_heads} for keys and values)" if model.n_heads else None
+    heads = _("{n} ({n_kv} for keys and values)").format(n=model.n_heads, n_kv=model.n_kv_heads)
     rows = [
-        ("name", model.name),
-        ("problem", model.problem),
-        ("in memory", "yes" if model.loaded else "no"),
-        ("size on disk", human_bytes(model.size_bytes)),
-        ("architecture", model.architecture),
-        ("parameters", human_count(model.parameters) if model.parameters else None),
-        ("quantization", model.quantization),
-        ("context", f"{model.context_length:,} tokens" if model.context_length else None),
-        ("layers", str(model.n_layers) if model.n_layers else None),
-        ("width", str(model.embedding_length) if model.embedding_length else None),
-        ("heads", heads),
-        ("vocabulary", f"{model.vocab_size:,} tokens" if model.vocab_size else None),
-        ("tokenizer", model.tokenizer),
-        ("licence", model.license),
-        ("source", model.source),
+        (_("name"), model.name),
+        (_("problem"), model.problem),
+        (_("in memory"), _("yes") if model.loaded else _("no")),
+        (_("size on disk"), human_bytes(model.size_bytes)),
+        (_("architecture"), model.architecture),
+        (_("parameters"), human_count(model.parameters) if model.parameters else None),
+        (_("quantization"), model.quantization),
+        (_("context"), _tokens(model.context_length)),
+        (_("layers"), str(model.n_layers) if model.n_layers else None),
+        (_("width"), str(model.embedding_length) if model.embedding_length else None),
+        (_("heads"), heads if model.n_heads else None),
+        (_("vocabulary"), _tokens(model.vocab_size)),
+        (_("tokenizer"), model.tokenizer),
+        (_("licence"), model.license),
+        (_("source"), model.source),
         ("sha256", model.sha256),
-        ("file", model.path),
+        (_("file"), model.path),
     ]
     if plan is not None:
         rows += [budget_row(plan.budget), *plan_rows(plan, {})]
@@ -100,6 +103,10 @@ def show(settings: Settings, name: str, budget: int | None) -> int:
     if plan is not None:
         print_bar(plan, {})
     return code
+
+
+def _tokens(n: int | None) -> str | None:
+    return _("{n:,} tokens").format(n=n) if n else None
 
 
 @models.command()
@@ -134,7 +141,7 @@ def load(settings: Settings, name: str) -> None:
     if settings.json:
         print_json(model)
     else:
-        click.echo(clean(f"{model.name} is loaded"))
+        click.echo(clean(_("{name} is loaded").format(name=model.name)))
 
 
 @models.command()
@@ -149,7 +156,7 @@ def unload(settings: Settings) -> None:
     if settings.json:
         print_json(done)
     else:
-        click.echo("no model is in memory now")
+        click.echo(_("no model is in memory now"))
 
 
 @models.command("rm")
@@ -164,11 +171,12 @@ def remove(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
     from clients.cli.connection import connect
 
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        click.confirm(f"Delete {', '.join(names)} from the disk?", abort=True, err=True)
+        question = _("Delete {names} from the disk?").format(names=", ".join(names))
+        click.confirm(question, abort=True, err=True)
     with connect(settings, start=True) as client:
         for name in names:
             done = client.remove_model(name)
             if settings.json:
                 print_json(done)
             else:
-                click.echo(f"{name} was deleted")
+                click.echo(_("{name} was deleted").format(name=name))

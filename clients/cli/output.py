@@ -5,7 +5,9 @@ import sys
 from collections.abc import Sequence
 from time import time
 
+from assistantd.localisation.width import columns, folded, padded
 from assistantd.protocol import to_json
+from clients.i18n import _
 
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -52,12 +54,12 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def pairs(rows: Sequence[tuple[str, str]]) -> None:
     """Names and values, aligned; on a terminal the names coloured and long values folded."""
-    width = max(len(name) for name, _ in rows)
+    width = max(columns(name) for name, value in rows)
     terminal = sys.stdout.isatty()
     dumb = os.environ.get("TERM") == "dumb"
     colour = terminal and not dumb and not os.environ.get("NO_COLOR")
     for name, value in rows:
-        label = f"{name:{width}}"
+        label = padded(name, width)
         lines = _folded(clean(value), width + 2) if terminal else [clean(value)]
         print(f"\x1b[1m{label}\x1b[0m  {lines[0]}" if colour else f"{label}  {lines[0]}")
         for line in lines[1:]:
@@ -67,11 +69,8 @@ def pairs(rows: Sequence[tuple[str, str]]) -> None:
 def _folded(text: str, indent: int) -> list[str]:
     """Lines that fit beside `indent` columns; a path or a checksum stays in one piece."""
     import shutil
-    import textwrap
 
-    width = max(10, shutil.get_terminal_size().columns - indent)
-    folded = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
-    return folded or [""]
+    return folded(text, max(10, shutil.get_terminal_size().columns - indent))
 
 
 def human_bytes(n_bytes: float) -> str:
@@ -81,7 +80,9 @@ def human_bytes(n_bytes: float) -> str:
         n_bytes /= 1000
         del units[0]
     unit = units[0]
-    return f"{n_bytes:.0f} {unit}" if n_bytes >= 10 or unit == "bytes" else f"{n_bytes:.1f} {unit}"
+    if unit == "bytes":
+        return _("{n} bytes").format(n=f"{n_bytes:.0f}")
+    return f"{n_bytes:.0f} {unit}" if n_bytes >= 10 else f"{n_bytes:.1f} {unit}"
 
 
 def human_count(n: int) -> str:
@@ -95,19 +96,23 @@ def human_count(n: int) -> str:
 
 def human_span(seconds: float) -> str:
     """A length of time in its two largest units: 2 h 5 min."""
+    return " ".join(_in_units(seconds)[:2])
+
+
+def _in_units(seconds: float) -> list[str]:
+    units = ((86_400, _("{n} d")), (3_600, _("{n} h")), (60, _("{n} min")), (1, _("{n} s")))
     whole = int(seconds)
     found = []
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+    for size, unit in units:
         if whole >= size:
-            found.append(f"{whole // size} {unit}")
+            found.append(unit.format(n=whole // size))
             whole %= size
-    return " ".join(found[:2]) or "0 s"
+    return found or [_("{n} s").format(n=0)]
 
 
 def ago(unix_time: float) -> str:
     """How long ago a moment was, in its largest unit."""
     span = max(0.0, time() - unix_time)
     if span < 60:
-        return "just now"
-    first = human_span(span).split()[:2]
-    return f"{' '.join(first)} ago"
+        return _("just now")
+    return _("{span} ago").format(span=_in_units(span)[0])

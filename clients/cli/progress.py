@@ -4,8 +4,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from assistantd.localisation.width import cut
 from assistantd.protocol import Progress
-from clients.cli.output import clean
+from clients.cli.output import clean, note
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -16,19 +17,26 @@ _PERCENT_STEP = 10
 
 
 class Reporter:
-    """Callable for `on_progress`; `clear` (or leaving its `with` block) before printing text."""
+    """Callable for `on_progress`; `clear` (or leaving its `with` block) before printing text.
+
+    Attributes:
+        mid_line: text was printed on stdout, and its line has not ended.
+    """
 
     def __init__(self) -> None:
+        self.mid_line = False
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._line_shown = False
-        self._last_step: tuple[str, int] | None = None
+        self._last_step: tuple[str, int | str] | None = None
         self._bars: Bars | None = None
         self._task: TaskID | None = None
         self._stage = ""
 
     def __call__(self, progress: Progress) -> None:
         """Show where the daemon is."""
-        if not self._terminal:
+        if progress.stage == "connection":
+            self._lasting(progress)
+        elif not self._terminal:
             self._plain(progress)
         elif progress.stage in ("download", "verify"):
             self._bar(progress)
@@ -53,10 +61,12 @@ class Reporter:
         self.clear()
 
     def _plain(self, progress: Progress) -> None:
-        """A line when a long stage begins, and for each tenth of a download."""
+        """A line when something long begins, and for each tenth of a download."""
         if progress.stage not in ("download", "verify", "load"):
             return
-        step = 0
+        if progress.stage == "load" and progress.completed:
+            return  # that it goes on, and soon ends
+        step: int | str = progress.message if progress.stage == "load" else 0
         percent = ""
         if progress.stage == "download" and progress.completed is not None and progress.total:
             step = 100 * progress.completed // progress.total // _PERCENT_STEP
@@ -64,6 +74,13 @@ class Reporter:
         if (progress.stage, step) != self._last_step:
             self._last_step = (progress.stage, step)
             print(f"assistant: {clean(progress.message)}{percent}", file=sys.stderr, flush=True)
+
+    def _lasting(self, progress: Progress) -> None:
+        """A line that stays, below the text that it interrupts."""
+        self.clear()
+        if self.mid_line and self._terminal and sys.stdout.isatty():
+            sys.stderr.write("\n")
+        note(progress.message)
 
     def _passing(self, progress: Progress) -> None:
         """One line that the next one replaces."""
@@ -73,7 +90,7 @@ class Reporter:
         if progress.completed is not None and progress.total:
             percent = f" {100 * progress.completed // progress.total} %"
         width = max(20, _columns() - 8)
-        sys.stderr.write(f"\r\x1b[K{clean(progress.message)[:width]}{percent}")
+        sys.stderr.write(f"\r\x1b[K{cut(clean(progress.message), width)}{percent}")
         sys.stderr.flush()
         self._line_shown = True
 

@@ -1,7 +1,6 @@
 """The conversation of `assistant chat`: questions, answers, and the commands that begin with /."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,9 @@ from clients.cli.output import ago, note, table, write
 from clients.cli.sessions import transcript
 from clients.cli.settings import Settings
 from clients.client import Client
+from clients.durable import write_file
 from clients.errors import AssistantError
+from clients.i18n import _
 
 SETTABLE = (
     "temperature",
@@ -78,7 +79,8 @@ class Repl:
     def run(self) -> None:
         """Until the input ends or the user leaves."""
         if self._interactive:
-            print(f"session {self._session}; /help tells what else there is, Ctrl-D leaves")
+            hello = _("session {name}; /help tells what else there is, Ctrl-D leaves")
+            print(hello.format(name=self._session))
         while True:
             try:
                 text = self._source.read()
@@ -93,7 +95,7 @@ class Repl:
             except KeyboardInterrupt:
                 if not self._interactive:
                     raise
-                note("Ctrl-D or /quit leaves")
+                note(_("Ctrl-D or /quit leaves"))
             except AssistantError as problem:
                 self.failed = True
                 note(str(problem))
@@ -102,12 +104,14 @@ class Repl:
         if not text.startswith("/"):
             self._ask(text)
             return
-        name, _, argument = text[1:].partition(" ")
+        name, _space, argument = text[1:].partition(" ")
         command = COMMANDS.get(name.lower())
         if command is None:
             raise CommandError(
-                f"there is no command /{name}; /help lists them. "
-                "To ask something that begins with a slash, put a space in front"
+                _(
+                    "there is no command /{name}; /help lists them. "
+                    "To ask something that begins with a slash, put a space in front"
+                ).format(name=name)
             )
         command(self, argument.strip())
 
@@ -141,10 +145,12 @@ class Repl:
         if not last_piece:
             write("\n")
         self._last_timings = done.timings
+        if done.message:  # that it could not be saved
+            note(done.message)
         if done.finish_reason == "cancelled":
-            note("cancelled")
+            note(_("cancelled"))
         elif done.finish_reason == "length" and self._interactive:
-            note("the answer was cut at its greatest length; /set max_tokens N allows more")
+            note(_("the answer was cut at its greatest length; /set max_tokens N allows more"))
         if self._show_stats and done.timings is not None:
             note(describe(done.timings))
 
@@ -154,11 +160,12 @@ class Repl:
         """show this"""
         for name, command in COMMANDS.items():
             label = f"/{name} {ARGUMENTS.get(name, '')}"
-            print(f"{label:24} {command.__doc__}")
-        print(
-            "\nEnter sends. Esc-Enter, or a backslash at the end of a line, begins another line;\n"
+            print(f"{label:24} {_(command.__doc__ or name)}")
+        keys = _(
+            "Enter sends. Esc-Enter, or a backslash at the end of a line, begins another line;\n"
             'a text between """ and """ may have many. Ctrl-C cancels an answer, Ctrl-D leaves.'
         )
+        print(f"\n{keys}")
 
     def _new(self, argument: str) -> None:
         """begin another conversation"""
@@ -171,37 +178,43 @@ class Repl:
         rows = [
             ("*" if s.id == self._session else "", s.id, s.title, ago(s.updated_at)) for s in found
         ]
-        table(("", "session", "title", "last used"), rows)
+        table(("", _("session"), _("title"), _("last used")), rows)
 
     def _switch(self, argument: str) -> None:
         """go on with another conversation"""
         if not argument:
-            raise CommandError("/switch needs the name of a session; /sessions lists them")
+            raise CommandError(_("/switch needs the name of a session; /sessions lists them"))
         try:
             msgspec.convert({"type": "chat", "text": "", "session": argument}, Chat)
         except msgspec.ValidationError as problem:
             raise CommandError(
-                f"{argument!r} cannot be the name of a session: "
-                "up to 64 letters, digits, dots, underscores and hyphens"
+                _(
+                    "{name!r} cannot be the name of a session: "
+                    "up to 64 letters, digits, dots, underscores and hyphens"
+                ).format(name=argument)
             ) from problem
         self._session = argument
         self._last_question = None
-        print(f"session {argument}")
+        print(_("session {name}").format(name=argument))
 
     def _set_system(self, argument: str) -> None:
         """set the model's instructions; without TEXT, show them"""
         if argument:
             self._system = argument
-        print(f"system: {self._system or '(the default)'}")
+        print(_("system: {text}").format(text=self._system or _("(the default)")))
 
     def _set(self, argument: str) -> None:
         """change how answers are chosen; `default` for VALUE undoes it"""
-        name, _, value = argument.partition(" ")
+        name, _space, value = argument.partition(" ")
         value = value.strip()
         if name and name not in SETTABLE:
-            raise CommandError(f"there is no setting {name!r}; there are {', '.join(SETTABLE)}")
+            raise CommandError(
+                _("there is no setting {name!r}; there are {names}").format(
+                    name=name, names=", ".join(SETTABLE)
+                )
+            )
         if name and not value:
-            raise CommandError(f"/set {name} needs a value, or `default`")
+            raise CommandError(_("/set {name} needs a value, or `default`").format(name=name))
         if value == "default":
             self._sampling.pop(name, None)
         elif name:
@@ -221,27 +234,31 @@ class Repl:
         self._show_stats = not self._show_stats
         if self._show_stats and self._last_timings is not None:
             print(describe(self._last_timings))
-        print(f"stats are {'on' if self._show_stats else 'off'}")
+        print(_("stats are on") if self._show_stats else _("stats are off"))
 
     def _retry(self, argument: str) -> None:
         """ask the last question again"""
         if self._last_question is None:
-            raise CommandError("there is no question yet to ask again")
+            raise CommandError(_("there is no question yet to ask again"))
         self._ask(self._last_question)
 
     def _save(self, argument: str) -> None:
         """write the conversation to a new file, as Markdown"""
         if not argument:
-            raise CommandError("/save needs the name of a file")
+            raise CommandError(_("/save needs the name of a file"))
         path = Path(argument).expanduser()
         text = transcript(self._client.session(self._session))
         try:
-            write_new_file(path, text)
+            write_file(path, text)
         except FileExistsError as problem:
-            raise CommandError(f"{path} exists; choose another name") from problem
+            raise CommandError(
+                _("{path} exists; choose another name").format(path=path)
+            ) from problem
         except OSError as problem:
-            raise CommandError(f"cannot write {path}: {problem.strerror}") from problem
-        print(f"saved as {path}")
+            raise CommandError(
+                _("cannot write {path}: {problem}").format(path=path, problem=problem.strerror)
+            ) from problem
+        print(_("saved as {path}").format(path=path))
 
     def _quit(self, argument: str) -> None:
         """leave (the conversation is kept)"""
@@ -267,21 +284,3 @@ ARGUMENTS = {
     "set": "[NAME VALUE]",
     "save": "FILE",
 }
-
-
-def write_new_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        FileExistsError: there is one of that name.
-        OSError: it cannot be written.
-    """
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(part, path)  # unlike a rename it fails if the name is taken
-    finally:
-        os.unlink(part)

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clients.cli.export import export
 from clients.cli.output import ago, clean, print_json, table
 from clients.cli.settings import HELP, Settings, common, pass_settings
 from clients.errors import AssistantError
+from clients.i18n import _, marked
 
 if TYPE_CHECKING:
     from assistantd.protocol import SessionInfo
@@ -25,10 +27,24 @@ def last_session(client: "Client") -> str:
     found = client.request(Sessions(op="list"), timeout=CONTROL_TIMEOUT_S).sessions
     if not found:
         raise AssistantError(
-            "there is no session to go on with; begin one with -s NAME, as in "
-            'assistant ask -s trip "Plan a day in Busan"'
+            _(
+                "there is no session to go on with; begin one with -s NAME, as in "
+                'assistant ask -s trip "Plan a day in Busan"'
+            )
         )
     return max(found, key=lambda session: session.updated_at).id
+
+
+_SPEAKERS = {
+    "user": marked("You"),
+    "assistant": marked("Assistant"),
+    "system": marked("System"),
+}
+_FINISH_REASONS = {
+    "length": marked("length"),
+    "cancelled": marked("cancelled"),
+    "deadline": marked("deadline"),
+}
 
 
 @click.group(context_settings=HELP)
@@ -38,7 +54,8 @@ def sessions() -> None:
     \b
     assistant sessions list
     assistant sessions show trip
-    assistant sessions delete trip
+    assistant sessions export --all -o backup.json
+    assistant sessions delete trip           `assistant forget` can do more
     """
 
 
@@ -55,7 +72,7 @@ def list_(settings: Settings) -> None:
         print_json(found)
     else:
         table(
-            ("session", "title", "messages", "last used"),
+            (_("session"), _("title"), _("messages"), _("last used")),
             [(s.id, s.title, str(s.n_messages), ago(s.updated_at)) for s in found],
         )
 
@@ -90,7 +107,7 @@ def rename(settings: Settings, session: str, title: str) -> None:
     if settings.json:
         print_json(found)
     else:
-        click.echo(clean(f"{found.id} is now called {found.title!r}"))
+        click.echo(clean(_("{id} is now called {title!r}").format(id=found.id, title=found.title)))
 
 
 @sessions.command()
@@ -105,25 +122,30 @@ def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
     from clients.cli.connection import connect
 
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        click.confirm(f"Forget {', '.join(names)} for good?", abort=True, err=True)
-    with connect(settings, start=True) as client:
+        question = _("Forget {names} for good?").format(names=", ".join(names))
+        click.confirm(question, abort=True, err=True)
+    with connect(settings, start=True, timeout=None) as client:
         for name in names:
             done = client.delete_session(name)
             if settings.json:
                 print_json(done)
             else:
-                click.echo(f"{name} was deleted")
+                click.echo(_("{name} was deleted").format(name=name))
+
+
+sessions.add_command(export)
 
 
 def transcript(session: "SessionInfo") -> str:
     """A conversation as Markdown, for reading and for /save."""
     parts = [f"# {session.title or session.id}\n"]
     for message in session.messages or []:
-        who = {"user": "You", "assistant": "Assistant", "system": "System"}[message.role]
+        who = _(_SPEAKERS[message.role])
         remark = ""
         if message.role == "assistant" and message.finish_reason not in (None, "stop"):
-            remark = f" ({message.finish_reason})"
+            reason = _FINISH_REASONS.get(message.finish_reason or "")
+            remark = f" ({_(reason) if reason else message.finish_reason})"
         elif message.role == "user" and not message.answered:
-            remark = " (not answered)"
+            remark = f" ({_('not answered')})"
         parts.append(f"\n## {who}{remark}\n\n{message.content.rstrip()}\n")
     return "".join(parts)

@@ -40,7 +40,7 @@ endpoint_option = click.option(
     expose_value=False,
     is_eager=True,
     callback=_set_endpoint,
-    help="Where the daemon listens, ipc://PATH or tcp://HOST:PORT.",
+    help="Where the daemon listens: ipc://PATH, tcp://HOST:PORT, or the NAME it was paired by.",
 )
 json_option = click.option(
     "--json",

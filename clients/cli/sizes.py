@@ -8,6 +8,8 @@ import re
 
 import click
 
+from clients.i18n import _
+
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
 _MAX_BYTES = 1 << 60
@@ -23,20 +25,22 @@ def size(text: str) -> int:
         return 0
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise click.BadParameter(f"{text!r} is not a size; write for example 400M, 1.5G or none")
+        raise click.BadParameter(
+            _("{text!r} is not a size; write for example 400M, 1.5G or none").format(text=text)
+        )
     number, unit = match.groups()
     scale = 1024 ** _UNITS[unit.upper()]
     # whole numbers are kept exact, which a float would not
     n_bytes = int(float(number) * scale) if "." in number else int(number) * scale
     if n_bytes > _MAX_BYTES:
-        raise click.BadParameter(f"{text!r} is more than any machine has")
+        raise click.BadParameter(_("{text!r} is more than any machine has").format(text=text))
     return n_bytes
 
 
 def memory_size(n_bytes: float) -> str:
     """Bytes of memory as budgets are written, in powers of 1024: 400M, 12.5G."""
     if n_bytes < 1024:
-        return f"{n_bytes:.0f} bytes"
+        return _("{n} bytes").format(n=f"{n_bytes:.0f}")
     mebibytes = n_bytes / (1 << 20)
     if mebibytes < 0.95:
         return f"{n_bytes / 1024:.0f}K"

@@ -13,6 +13,7 @@ import click
 
 from clients.cli.output import clean, pairs, print_json
 from clients.cli.settings import HELP, Settings, common, pass_settings
+from clients.i18n import _
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -88,13 +89,15 @@ class Look:
     def rows(self) -> list[tuple[str, str]]:
         """Labels and values."""
         if self.info is None:
-            return [("daemon", f"away: {self.problem}"), ("state", "waiting for it to come back")]
+            away = _("away: {problem}").format(problem=self.problem)
+            return [(_("daemon"), away), (_("state"), _("waiting for it to come back"))]
         from clients.cli.daemon import describe
         from clients.cli.ledger import speed
 
         rows = describe(self.info, self.endpoint)
         if self.speed is not None:
-            rows.append(("speed now", speed(self.speed) if self.speed else "nothing is written"))
+            now = speed(self.speed) if self.speed else _("nothing is written")
+            rows.append((_("speed now"), now))
         return rows
 
 
@@ -119,7 +122,7 @@ class Watch:
         try:
             # nobody waits for an answer from where nobody listens
             if self._away and not listening(endpoint):
-                raise NotRunning(f"no daemon listens at {endpoint}")
+                raise NotRunning(_("no daemon listens at {endpoint}").format(endpoint=endpoint))
             info = self._client.status()
         except (ConnectionLost, NoAnswer, ShuttingDown) as problem:
             self._away, self._before = True, None
@@ -216,7 +219,7 @@ def _page(look: Look, console: "Console", interval: float) -> "RenderableType":
     if info is not None and info.plan is not None and info.plan.owners:
         # above the rows, so that a terminal of few lines still shows it
         parts = [drawn(info.plan, info.memory, console), Text(), *parts]
-    parts.append(Text(f"\nevery {interval:g} s; q leaves", style="dim"))
+    parts.append(Text("\n" + _("every {n:g} s; q leaves").format(n=interval), style="dim"))
     return Group(*parts)
 
 

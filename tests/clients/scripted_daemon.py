@@ -165,6 +165,7 @@ class ScriptedDaemon:
 
     Attributes:
         endpoint: where it listens; the same after `restart`.
+        bound: the same as ZeroMQ says it: with the port, where `endpoint` leaves it open.
         requests: everything received so far, in order.
     """
 
@@ -262,6 +263,7 @@ class ScriptedDaemon:
         context = zmq.Context()
         router = context.socket(zmq.ROUTER)
         router.set(zmq.SNDHWM, 0)  # a ROUTER drops what goes beyond it
+        others = self._serve_also(context)
         try:
             self._bind(router)
             started.put(None)
@@ -272,9 +274,14 @@ class ScriptedDaemon:
         poller = zmq.Poller()
         poller.register(router, zmq.POLLIN)
         poller.register(self._wake_read, zmq.POLLIN)
+        for socket in others:
+            poller.register(socket, zmq.POLLIN)
         try:
             while not self._stopping:
                 ready = dict(poller.poll())
+                for socket, answer in others.items():
+                    if socket in ready:
+                        answer()
                 if self._wake_read in ready:
                     os.read(self._wake_read, 4096)
                 if router in ready:
@@ -286,12 +293,17 @@ class ScriptedDaemon:
         finally:
             context.destroy(linger=0)
 
+    def _serve_also(self, context: zmq.Context) -> dict["zmq.Socket[bytes]", Callable[[], None]]:
+        """Other sockets, and what to do when one of them has something to read."""
+        return {}
+
     def _bind(self, router: "zmq.Socket[bytes]") -> None:
         """The socket of the daemon before may take a moment to be gone."""
         deadline = time.monotonic() + WAIT_S
         while True:
             try:
                 router.bind(self.endpoint)
+                self.bound = router.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
                 return
             except zmq.ZMQError:
                 if time.monotonic() > deadline:

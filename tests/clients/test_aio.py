@@ -225,13 +225,15 @@ def test_wait_ready_for_a_daemon_that_starts_later(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", range(len(VERBS)))
 def test_verbs(daemon: ScriptedDaemon, number: int) -> None:
     _, request, reply, result = VERBS[number]
-    for kind in ("sessions", "models", "budget", "shutdown"):
+    for kind in ("sessions", "models", "budget", "shutdown", "forget"):
         daemon.on(kind, lambda r, send: send(reply))
     verbs: list[Callable[[AsyncClient], Awaitable[object]]] = [
         lambda c: c.sessions(),
         lambda c: c.session("s1"),
         lambda c: c.rename_session("s1", "t"),
         lambda c: c.delete_session("s1"),
+        lambda c: c.forget("s1", since=1.0, preview=True),
+        lambda c: c.forget(all=True, owner="abcdefg2"),
         lambda c: c.models(),
         lambda c: c.show_model("tiny"),
         lambda c: c.show_model("tiny", budget=0),

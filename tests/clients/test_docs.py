@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from assistantd.protocol import Chat
+from assistantd.protocol import Chat, Counters, HistogramInfo, StatusInfo
 from tests.clients.scripted_daemon import ScriptedDaemon, fail, say
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "client.md"
@@ -45,3 +45,10 @@ def test_the_ten_lines_when_the_daemon_refuses(tmp_path: Path) -> None:
     with ScriptedDaemon(tmp_path) as daemon:
         daemon.on("chat", fail("busy", "the queue is full; try again"))
         assert run(daemon.endpoint) == "no answer: the queue is full; try again\n"
+
+
+def test_every_field_of_the_status_is_documented() -> None:
+    page = (PAGE.parent / "observability.md").read_text(encoding="utf-8")
+    for kind in (StatusInfo, Counters, HistogramInfo):
+        for field in kind.__struct_fields__:
+            assert f"`{field}`" in page, field
