@@ -6,20 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import RunningDaemon, short_folder
+from tests.running import RunningDaemon, running_daemon, short_folder
 
 
 @pytest.fixture(scope="module")
 def daemon(smollm2_path: Path) -> Iterator[RunningDaemon]:
     """A daemon that the tests of a module share."""
-    folder = short_folder()
-    running = RunningDaemon(folder, smollm2_path).start()
-    yield running
-    code = running.stop()
-    log = running.log.read_text()
-    shutil.rmtree(folder)
-    assert code == 0, log
-    assert "Traceback" not in log, log
+    with running_daemon(smollm2_path) as running:
+        yield running
 
 
 @pytest.fixture
