@@ -158,9 +158,27 @@ class GGUFFile:
         )
 
     def tensor_bytes(self, name: str) -> npt.NDArray[np.uint8]:
-        """A tensor's raw bytes, u8 (n_bytes,), a view of the map."""
+        """A tensor's raw bytes, u8 (n_bytes,), read from the file.
+
+        Not through the map: where the page cache holds the file in large pieces, a page that is
+        touched brings its whole piece into this process, and small tensors lie all over the file.
+
+        Raises:
+            FileChangedError: it ends before, or cannot be read any more.
+        """
         tensor = self.tensors[name]
-        return self.data[tensor.offset : tensor.offset + tensor.n_bytes]
+        raw = np.empty(tensor.n_bytes, np.uint8)
+        done = 0
+        try:
+            while done < raw.size:
+                assert self._fd is not None, "the file is closed"
+                n = os.preadv(self._fd, [raw.data[done:]], tensor.offset + done)
+                if not n:
+                    raise self.changed()
+                done += n
+        except OSError as error:
+            raise self.changed() from error
+        return raw
 
     def forget_lists(self) -> None:
         """Drop lists and arrays from the metadata, when the vocabulary has been read: megabytes."""

@@ -34,10 +34,10 @@ Progress = Callable[[int, int], None]
 
 
 def read_vector(file: GGUFFile, name: str) -> npt.NDArray[np.float32]:
-    """A tensor of a float type as f32, copied."""
+    """A tensor of a float type as f32."""
     tensor, raw = file.tensors[name], file.tensor_bytes(name)
     if tensor.type == TensorType.F32:
-        return raw.view(np.float32).copy()
+        return raw.view(np.float32)
     if tensor.type == TensorType.F16:
         return raw.view(np.float16).astype(np.float32)
     return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)  # BF16
