@@ -181,6 +181,16 @@ class ModelChanges:
         """Do what has waited longest; no answer is under way. Clients wait meanwhile."""
         request = self.requests.popleft()
         reply = request.reply or (lambda reply: None)
+        try:
+            self._do(request, reply)
+        except BaseException:  # of memory that there is none of, and of mistakes
+            text = _("the daemon failed on this request; see its log")
+            reply(error("internal", text))
+            if self.engine is None:  # or it would seem to be loading for ever
+                self._host.no_model(text, "internal")
+            raise
+
+    def _do(self, request: LoadRequest, reply: ReplyTo) -> None:
         source: _Source | None = None
         if request.name is not None:
             try:

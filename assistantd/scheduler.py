@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 State = Literal["starting", "loading", "ready", "no_model", "shutting_down"]
+ARRIVING = 8
+"""So many times the queue's places may arrive while a model is loaded, before they are queued."""
+ARRIVING_RETRY_S = 5
 FAILURES_IN_A_ROW = 3
 """Rounds without the memory for them, and without a pass in between, after which it is no use."""
 
@@ -121,6 +124,12 @@ class Scheduler:
         if self.state == "loading":
             # the thread is busy with that, and accepts it only afterwards: after a minute at the
             # first start, when the kernels are compiled
+            most = ARRIVING * self._config.limits.max_queue
+            if len(self._arriving) >= most:
+                text = _("{message}, and {n} requests wait for it; try again in {s} s")
+                text = text.format(message=self.message, n=most, s=ARRIVING_RETRY_S)
+                self.answers.refuse(job, error("busy", text, 1000 * ARRIVING_RETRY_S))
+                return
             job.reply(Progress("load", self.message))
             self._arriving.append(job)
         self._ask(lambda: self._accept(job))
@@ -384,10 +393,9 @@ class Scheduler:
         if not self._to_forget.is_set():
             return None
         self._to_forget.clear()
-        for engine in self._changes.engines:
-            engine.forget_cached()
-        if self._changes.engines:
-            return None
+        refused = [engine.forget_cached() for engine in self._changes.engines]
+        if refused:
+            return next((problem for problem in refused if problem is not None), None)
         try:
             forget_saved(self._config)
         except OSError as problem:

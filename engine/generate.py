@@ -541,9 +541,12 @@ class Engine:
     def _apply_kv_limit(self) -> int:
         return PAGE * self._cache.set_limit(max(self._kv_limit, self._reserved_pages()))
 
-    def forget_cached(self) -> None:
-        """Forget all keys and values but those in use, in memory and on disk; these follow."""
-        self._cache.clear()
+    def forget_cached(self) -> OSError | None:
+        """Forget all keys and values but those in use, in memory and on disk; these follow.
+
+        Returns what the disk refused, if it did.
+        """
+        return self._cache.clear()
 
     def close(self) -> None:
         """Save the KV cache if it has a folder, end the worker threads and unmap the model."""

@@ -120,10 +120,12 @@ class KVCache:
         sequence._match(tokens[: len(tokens) - 1], seconds_per_row)
         return sequence
 
-    def clear(self) -> None:
+    def clear(self) -> OSError | None:
         """Forget all beginnings, in memory and on disk, and give their memory back.
 
         Pages that sequences use stay theirs; nobody else finds them, and they go with the last.
+
+        Returns what the disk refused, if it did; nothing of that is found again either.
         """
         self._root = _Page(-1, None)
         for page in self._copies.values():
@@ -135,8 +137,7 @@ class KVCache:
         self._unused.clear()
         for index in self._free:
             self._give_back(index)
-        if self._disk is not None:
-            self._disk.clear()
+        return None if self._disk is None else self._disk.clear()
 
     def set_limit(self, n_pages: int) -> int:
         """Hold at most n_pages from now on, and give the memory of others back to the system.

@@ -208,19 +208,27 @@ class PageFile:
 
     # --- the file ----------------------------------------------------------------------------
 
-    def cut(self, n_slots: int) -> None:
-        """Shorten the file to so many slots; logged if that fails."""
+    def cut(self, n_slots: int) -> OSError | None:
+        """Shorten the file to so many slots; logged and returned if that fails."""
         size = n_slots * self.slot_bytes
         try:
             if os.fstat(self._fd).st_size > size:
                 os.ftruncate(self._fd, size)
         except OSError as error:
             self._report(f"cannot shorten {self.folder / DATA_NAME}", error)
+            return error
+        return None
 
-    def clear(self) -> None:
-        """Forget all pages, and give the disk their room back."""
+    def clear(self) -> OSError | None:
+        """Forget all pages, and have them gone from the disk; what it refused, if it did."""
         self.occupy(set())
-        self.cut(0)
+        refused = self.cut(0)
+        try:
+            os.fsync(self._fd)  # or they would be back after a power cut
+        except OSError as error:
+            self._report(f"cannot write {self.folder / DATA_NAME}", error)
+            return refused or error
+        return refused
 
     def finish(self, saved: list[SavedPage]) -> None:
         """Make the pages durable, then their index, and close; logged if the disk refuses."""

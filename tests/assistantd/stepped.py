@@ -38,6 +38,7 @@ class SteppedEngine:
         self.sequences: list[Sequence] = []
         self.started: list[str] = []
         self.forgotten = 0
+        self.disk_refuses: OSError | None = None
         self.memory_calls: list[str | int | None] = []
         self.closed = False
         self.info = SimpleNamespace(
@@ -104,9 +105,10 @@ class SteppedEngine:
         self.plan = dataclasses.replace(self.plan, budget=budget)
         self.memory_calls.append(budget)
 
-    def forget_cached(self) -> None:
+    def forget_cached(self) -> OSError | None:
         assert threading.current_thread().name == "engine"
         self.forgotten += 1
+        return self.disk_refuses
 
     def close(self) -> None:
         self.closed = True

@@ -61,6 +61,17 @@ def test_no_memory_for_a_reply(running: Running, monkeypatch: pytest.MonkeyPatch
         assert still_works(client)
 
 
+@pytest.mark.parametrize("step", ["_unload", "_use"])
+def test_no_memory_for_another_model(
+    running: Running, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    fail_once(monkeypatch, running.daemon._scheduler._changes, step)
+    with running.client() as client:
+        with pytest.raises(InternalError):
+            client.load(str(running.daemon._config.model))
+        assert still_works(client)
+
+
 def test_who_asks_when_there_is_no_model_waits_for_it_and_no_longer(running: Running) -> None:
     """The question makes it load; no other message comes that would wake the loop after that."""
     with running.client() as client:

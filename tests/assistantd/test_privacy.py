@@ -1,5 +1,7 @@
 """Forgetting as the daemon does it, with an engine that the test steps."""
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,3 +200,17 @@ def test_what_the_disk_refused_is_owed_until_it_is_done(
         assert client.forget(since=1.0, before=2.0).messages == 0
         running.daemon._storage.call(lambda store: None).result()
         assert not note.exists() and occurrences_in(folder / "d") == {}
+
+
+def test_what_the_engine_could_not_delete_is_owed_too(running: Running, folder: Path) -> None:
+    running.engine.free_running = True
+    running.engine.disk_refuses = OSError(errno.EIO, os.strerror(errno.EIO))
+    with running.client() as client:
+        say(client, "a")
+        with pytest.raises(AssistantError, match="Input/output error"):
+            client.forget(session="a")
+        assert (folder / "d" / NOTE_NAME).exists()
+        running.engine.disk_refuses = None
+        assert client.forget(since=1.0, before=2.0).messages == 0
+        running.daemon._storage.call(lambda store: None).result()
+        assert not (folder / "d" / NOTE_NAME).exists()

@@ -2,41 +2,54 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from assistantd.config import Config
+from assistantd.config import Config, LimitsConfig
 from assistantd.jobs import Job
 from assistantd.models import ModelStore
 from assistantd.protocol import Chat, Error, Progress, Reply
-from assistantd.scheduler import Scheduler
+from assistantd.scheduler import ARRIVING, Scheduler
 from assistantd.storage import Storage
 from engine.errors import EngineError
 
 WAIT_S = 30.0
 
 
-def test_who_asks_while_a_model_is_loaded_is_told_so(tmp_path: Path) -> None:
-    """The first start compiles for a minute, and the scheduler's thread does nothing else."""
-    model = tmp_path / "model.gguf"
+@contextmanager
+def loading(folder: Path, limits: LimitsConfig) -> Iterator[tuple[Scheduler, threading.Event]]:
+    """A scheduler that loads what is no model, and says so when the event is set."""
+    model = folder / "model.gguf"
     model.write_bytes(b"GGUF")
-    loading, go_on = threading.Event(), threading.Event()
+    has_begun, go_on = threading.Event(), threading.Event()
 
     def load(path: Path, config: Config, progress: Callable[[str, int, int], None]) -> Any:
-        loading.set()
+        has_begun.set()
         assert go_on.wait(WAIT_S)
         progress("compiling", 0, 3)
         raise EngineError("it is no model")
 
-    replies: queue.Queue[Reply] = queue.Queue()
-    storage = Storage(tmp_path / "sessions.db")
-    scheduler = Scheduler(
-        Config(model=str(model)), ModelStore(tmp_path / "models"), storage, load=load
-    )
+    storage = Storage(folder / "sessions.db")
+    config = Config(model=str(model), limits=limits)
+    scheduler = Scheduler(config, ModelStore(folder / "models"), storage, load=load)
     scheduler.start()
     try:
-        assert loading.wait(WAIT_S)
+        assert has_begun.wait(WAIT_S)
+        yield scheduler, go_on
+    finally:
+        go_on.set()
+        scheduler.shut_down(0.0)
+        scheduler.join()
+        storage.close()
+
+
+def test_who_asks_while_a_model_is_loaded_is_told_so(tmp_path: Path) -> None:
+    """The first start compiles for a minute, and the scheduler's thread does nothing else."""
+    model = tmp_path / "model.gguf"
+    replies: queue.Queue[Reply] = queue.Queue()
+    with loading(tmp_path, LimitsConfig()) as (scheduler, go_on):
         scheduler.submit(Job(b"client", b"1", Chat(text="Hello"), replies.put))
         told = replies.get(timeout=WAIT_S)
         assert isinstance(told, Progress) and told.message == f"loading {model}"
@@ -47,8 +60,24 @@ def test_who_asks_while_a_model_is_loaded_is_told_so(tmp_path: Path) -> None:
         while isinstance(last, Progress):
             last = replies.get(timeout=WAIT_S)
         assert isinstance(last, Error) and "it is no model" in last.error.message
-    finally:
+
+
+def test_a_crowd_that_comes_while_a_model_is_loaded(tmp_path: Path) -> None:
+    """Who is over the limit is told at once, not when the model is there."""
+    most = 3 * ARRIVING
+    last: queue.Queue[tuple[int, Error]] = queue.Queue()
+
+    def reply_to(number: int) -> Callable[[Reply], None]:
+        return lambda reply: last.put((number, reply)) if isinstance(reply, Error) else None
+
+    with loading(tmp_path, LimitsConfig(max_queue=3)) as (scheduler, go_on):
+        for number in range(most + 2):
+            client = b"client %d" % number
+            scheduler.submit(Job(client, b"1", Chat(text="Hello"), reply_to(number)))
+        turned_away = [last.get(timeout=WAIT_S) for _ in range(2)]
+        assert [number for number, _ in turned_away] == [most, most + 1]
+        assert {reply.error.code for _, reply in turned_away} == {"busy"}
+        assert all(reply.error.retry_after_ms for _, reply in turned_away)
+        assert last.empty()
         go_on.set()
-        scheduler.shut_down(0.0)
-        scheduler.join()
-        storage.close()
+        assert {last.get(timeout=WAIT_S)[0] for _ in range(most)} == set(range(most))

@@ -3,6 +3,7 @@
 A page holds the tokens it stands for, as in test_kv_cache.py, so that what comes back can be read.
 """
 
+import errno
 import hashlib
 import mmap
 import os
@@ -75,6 +76,26 @@ def test_what_had_to_leave_comes_back(tmp_path: Path) -> None:
             assert say(cache, talk) == 3 * PAGE
     assert (tmp_path / DATA_NAME).stat().st_size <= 20 * BLOCK
     assert (tmp_path / DATA_NAME).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "fsync"])
+def test_what_cannot_be_deleted_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    cache = cache_with_disk(tmp_path, n_pages=4, n_slots=20)
+    for i in range(3):
+        say(cache, conversation(i, 3))
+    problem = OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def refuse(*args: int) -> None:
+        raise problem
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, call, refuse)
+        assert cache.clear() is problem
+    assert say(cache, conversation(0, 3)) == 0  # found again it is not, all the same
+    assert cache.clear() is None
+    assert (tmp_path / DATA_NAME).stat().st_size == 0
 
 
 def test_the_beginning_of_a_page_on_disk(tmp_path: Path) -> None:
