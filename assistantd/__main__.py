@@ -97,6 +97,7 @@ def command(
         return
     if check_config:
         click.echo(_("the settings are fine"))
+        _check_model(loaded.config)
         return
     localise_engine()  # from here on the engine is needed, or soon will be
     if warm:
@@ -174,6 +175,21 @@ def _warm() -> None:
         click.echo(warm())
     except EngineError as problem:
         _fail(str(problem), EXIT_CANNOT_START)
+
+
+def _check_model(config: "configuration.Config") -> None:
+    """Say what is wrong with the model, which may be put there later."""
+    from assistantd.models import ModelStore, StoreError
+
+    store = ModelStore(config.data_path / "models")
+    try:
+        store.resolve(config.model)
+        problem = store.show(config.model).problem
+    except StoreError as missing:
+        problem = str(missing)
+    if problem:
+        text = _("but the model: {problem}").format(problem=problem)
+        click.echo(f"assistantd: {text}", err=True)
 
 
 def _plan(config: "configuration.Config", as_json: bool) -> None:

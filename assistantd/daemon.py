@@ -188,6 +188,7 @@ class Daemon:
             closing.callback(lambda: self._stop_pulls(lambda peer: True))
             self._watch = Watch(self._relieve, self._scheduler.relax)
             self._scheduler.engine_memory.on_budget = self._budget_changed
+            self._budget_changed(self._scheduler.engine_memory.budget)
             self._scheduler.engine_memory.excess = self._watch.excess
             self._server = Server(
                 self._handle, self._connection_gone, remote.access.identify, self._chores

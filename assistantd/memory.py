@@ -79,9 +79,8 @@ class EngineMemory:
         self._last_active = time.monotonic()
         self._resting = False
         self._n_relieved = 0  # in a row
-        self._is_resolved = False  # the budget: it is, before the first load
         self._pending: tuple[Config, int | None] | None = None  # hold once a model is loaded
-        self.budget: int | None = None
+        self.budget = resolve(config.memory_budget)
         self.plan: PlanInfo | None = None
         self.used: dict[str, int] = {}
         self.machine: Machine | None = None
@@ -103,13 +102,13 @@ class EngineMemory:
         if change is None:
             budget = resolve(self.config.memory_budget)
             config = self.config
-            self.budget, self._is_resolved, self._pending = budget, True, None
+            self.budget, self._pending = budget, None
             self.on_budget(budget)
         else:
             config = self._merged(change.config, budget=change.budget)
             budget = change.n_bytes
             if not change.budget:
-                budget = self.budget if self._is_resolved else resolve(config.memory_budget)
+                budget = self.budget
             self._pending = (config, budget)
             self.on_budget(max(budget, self.budget) if budget and self.budget else None)
         if budget is not None and self.machine is None:
@@ -137,7 +136,6 @@ class EngineMemory:
         """This is the engine from now on."""
         if self._pending is not None:
             (self.config, self.budget), self._pending = self._pending, None
-            self._is_resolved = True
             self.on_budget(self.budget)
         self._engine = engine
         self.base_bytes = engine.base_bytes

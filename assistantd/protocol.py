@@ -15,7 +15,7 @@ import it. docs/protocol.md describes the same contract for people.
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -43,7 +43,8 @@ ErrorCode = Literal[
 ]
 FinishReason = Literal["stop", "length", "cancelled", "deadline"]
 
-SessionId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+_SESSION_PATTERN: Final = "^[A-Za-z0-9._-]{1,64}$"
+SessionId = Annotated[str, Meta(pattern=_SESSION_PATTERN)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=1024)]
 StopStrings = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)
@@ -720,6 +721,9 @@ def _brief(problem: object) -> str:
     It is logged, and kept for a sender who may not read it.
     """
     text = str(problem)
+    if _SESSION_PATTERN in text:
+        at = text.rpartition(" at ")[2].strip("`")
+        return f"{at}: a session's name has 1 to 64 letters, digits, dots, hyphens and underscores"
     if len(text) > MAX_PROBLEM_CHARS:
         half = MAX_PROBLEM_CHARS // 2
         text = f"{text[:half]}…{text[-half:]}"  # the end says where it is

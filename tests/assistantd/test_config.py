@@ -86,6 +86,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert (
         tomllib.loads(run("--config", str(good), "--print-config").stdout)["log_level"] == "debug"
     )
+    no_model = run("--check-config", "--model", str(tmp_path / "none.gguf"))
+    assert no_model.returncode == 0  # it may be put there later
+    assert f"there is no file {tmp_path / 'none.gguf'}" in no_model.stderr
+    broken = write(tmp_path / "broken.gguf", "GGUF")
+    assert "broken.gguf" in run("--check-config", "--model", str(broken)).stderr
     failed = run("--config", str(bad), "--check-config")
     assert failed.returncode == 2
     assert failed.stderr.startswith("assistantd: ") and "Traceback" not in failed.stderr

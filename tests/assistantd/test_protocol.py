@@ -52,7 +52,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"type": "chat", "messages": []}, "length"),
     ({"type": "chat", "messages": [{"role": "assistant", "content": "b"}]}, "role user"),
     ({"type": "chat", "messages": [{"role": "user", "content": "b"}], "session": "s"}, "session"),
-    ({"type": "chat", "text": "a", "session": "../x"}, "regex"),
+    ({"type": "chat", "text": "a", "session": "../x"}, "session's name has 1 to 64"),
     ({"type": "chat", "text": "a", "temperature": -1}, ">= 0"),
     ({"type": "chat", "text": "a", "top_p": 0}, "> 0"),
     ({"type": "chat", "text": "a", "max_tokens": 0}, ">= 1"),

@@ -81,3 +81,11 @@ def test_a_crowd_that_comes_while_a_model_is_loaded(tmp_path: Path) -> None:
         assert last.empty()
         go_on.set()
         assert {last.get(timeout=WAIT_S)[0] for _ in range(most)} == set(range(most))
+
+
+def test_the_budget_is_known_without_a_model(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "sessions.db")
+    config = Config(memory_budget="300M")
+    scheduler = Scheduler(config, ModelStore(tmp_path / "models"), storage)
+    assert scheduler.engine_memory.budget == 300 << 20
+    storage.close()
