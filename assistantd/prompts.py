@@ -103,6 +103,7 @@ class Prompts:
             EngineError: the chat template failed.
         """
         request = job.request
+        _refuse_the_endless(request, engine)
         if isinstance(request, Complete):
             tokenizer = engine.tokenizer
             ids = tokenizer.encode(request.prompt, add_bos=tokenizer.add_bos)
@@ -164,3 +165,20 @@ class Prompts:
             logit_bias={int(k): v for k, v in (request.logit_bias or {}).items()},
             grammar=None if request.format == "text" else request.format,
         )
+
+
+def _refuse_the_endless(request: Chat | Complete, engine: "Engine") -> None:
+    """Megabytes take seconds to encode, in which nobody else is answered.
+
+    Raises PromptTooLongError: what was sent with the request alone does not fit the context.
+    """
+    limit = engine.context_length - 1
+    if isinstance(request, Complete):
+        texts = [request.prompt]
+    elif request.messages is not None:
+        texts = [message.content for message in request.messages]
+    else:
+        texts, limit = [request.text or ""], prompt_limit(engine.context_length)
+    least = sum(map(engine.tokenizer.least_tokens, texts))
+    if least >= engine.context_length:
+        raise PromptTooLongError(least - 1, limit, at_least=True)

@@ -39,17 +39,17 @@ class PromptTooLongError(EngineError):
     """The prompt does not fit the model's context.
 
     Attributes:
-        n_tokens: tokens in the prompt.
+        n_tokens: tokens in the prompt, or, with at_least, not more than there are.
         limit: the largest prompt that would have fitted, in tokens.
     """
 
-    def __init__(self, n_tokens: int, limit: int) -> None:
-        super().__init__(
-            _(
-                "the prompt has {n} tokens and at most {limit} fit; "
-                "shorten it, or start a new session"
-            ).format(n=n_tokens, limit=limit)
+    def __init__(self, n_tokens: int, limit: int, *, at_least: bool = False) -> None:
+        text = _(
+            "the prompt has {n} tokens and at most {limit} fit; shorten it, or start a new session"
         )
+        if at_least:
+            text = _("the prompt has more than {n} tokens and at most {limit} fit; shorten it")
+        super().__init__(text.format(n=n_tokens, limit=limit))
         self.n_tokens = n_tokens
         self.limit = limit
 

@@ -36,6 +36,8 @@ class Tokenizer(ABC):
         self.add_bos = vocabulary.add_bos
         self.adds_space_prefix = adds_space_prefix
         self._pieces = pieces
+        self._without_token = b""
+        """Bytes that `encode` leaves out, or makes one token of however many there are."""
         self._special = SpecialTokens(vocabulary.special_tokens)
         self._special_ids = frozenset(vocabulary.special_tokens.values())
         self._special_texts = vocabulary.special_texts
@@ -56,6 +58,14 @@ class Tokenizer(ABC):
             elif plain := _valid(unprotect(piece)):
                 ids += self._encode_plain(plain)
         return ids
+
+    def least_tokens(self, text: str) -> int:
+        """`encode` makes at least so many tokens of a text: quick to find, however long that is.
+
+        White space counts for nothing, as some vocabularies leave it out.
+        """
+        data = _valid(unprotect("".join(text.split()))).encode()
+        return -(-len(data.translate(None, self._without_token)) // self._pieces.longest)
 
     @abstractmethod
     def _encode_plain(self, text: str) -> Sequence[int]:

@@ -97,6 +97,7 @@ class BpeTokenizer(Tokenizer):
         for byte, token_id in enumerate(self._byte_ids):
             if token_id >= 0 and reserved[token_id]:
                 self._byte_ids[byte] = -1
+        self._without_token = bytes(byte for byte in range(256) if self._byte_ids[byte] < 0)
         self._merge_keys, self._merge_values = _merge_tables(merges, ids, reserved)
         # user-defined tokens that are plain text (runs of spaces, words) match in any text
         self._plain = TokenFinder(

@@ -59,6 +59,8 @@ class SpmTokenizer(Tokenizer):
             _piece(text, kind) for text, kind in zip(texts, vocabulary.types, strict=True)
         )
         super().__init__("spm", vocabulary, pieces, adds_space_prefix=adds_space_prefix)
+        if TokenType.BYTE not in vocabulary.types:
+            self._without_token = bytes(range(256))  # where one is known or not
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
         except RuntimeError as error:

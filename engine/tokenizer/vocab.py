@@ -71,7 +71,11 @@ CODE_ENDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class ByteTable:
-    """The bytes of each token, end to end in one buffer: a list of objects takes ten times that."""
+    """The bytes of each token, end to end in one buffer: a list of objects takes ten times that.
+
+    Attributes:
+        longest: bytes of the longest token.
+    """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self.ends = array("Q")
@@ -80,6 +84,8 @@ class ByteTable:
             buffer += piece
             self.ends.append(len(buffer))
         self.buffer = bytes(buffer)
+        lengths = np.diff(np.frombuffer(self.ends, np.uint64), prepend=np.uint64(0))
+        self.longest = int(lengths.max(initial=1))
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -49,7 +49,10 @@ class SteppedEngine:
         self.streamed_bytes = 0
         self.plan = MemoryPlan(None, None, {"weights": 1}, 16, 16, "f16", 1, 1, 1)
         self.tokenizer = SimpleNamespace(
-            encode=lambda text, add_bos: list(text.encode()), add_bos=False, bos_id=None
+            encode=lambda text, add_bos: list(text.encode()),
+            least_tokens=lambda text: len(text.encode()),
+            add_bos=False,
+            bos_id=None,
         )
         self.chat = SimpleNamespace(
             encode=lambda messages: list(messages[-1]["content"].encode()), stop_strings=()

@@ -10,7 +10,15 @@ import zmq
 from assistantd import doors, protocol
 from assistantd.config import LimitsConfig
 from clients import Client
-from clients.errors import Busy, DeadlineExceeded, InternalError, NotFound, OverBudget, ShuttingDown
+from clients.errors import (
+    Busy,
+    DeadlineExceeded,
+    InternalError,
+    NotFound,
+    OverBudget,
+    ShuttingDown,
+    TooLarge,
+)
 from engine.kv_disk import DATA_NAME, INDEX_NAME
 from tests.assistantd.stepped import WAIT_S, Running
 
@@ -54,6 +62,27 @@ def test_a_full_queue_says_busy_and_when_to_come_again(running: Running) -> None
         running.engine.free_running = True
         running.engine.allow.release(10)
         assert [a.wait().text for a in answers] == list("01234")
+
+
+@pytest.mark.parametrize("kind", ["complete", "text", "messages"])
+def test_megabytes_are_refused_before_they_are_encoded(
+    running: Running, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    running.engine.free_running = True
+    text = "word " * 500_000
+    with running.client() as client:
+        with monkeypatch.context() as endless:
+            for owner in (running.engine.tokenizer, running.engine.chat):
+                endless.setattr(owner, "encode", None)
+            with pytest.raises(TooLarge, match="more than 2499999 tokens") as caught:
+                if kind == "complete":
+                    client.complete(text).wait()
+                elif kind == "text":
+                    client.ask(text).wait()
+                else:
+                    client.ask(messages=[{"role": "user", "content": text}]).wait()
+            assert ("at most 750 fit" if kind == "text" else "at most 999 fit") in str(caught.value)
+        assert client.ask("a", max_tokens=1).wait().text == "a"
 
 
 def _until(client: Client, *, active: int, waiting: int) -> None:

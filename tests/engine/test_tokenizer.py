@@ -196,6 +196,19 @@ def test_decode_inverts_encode(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE)
+@given(text=st.one_of(text_with_specials, any_text, st.text("ab \x04\u200b", max_size=99)))
+def test_there_are_no_fewer_tokens(name: str, text: str) -> None:
+    tokenizer = tokenizer_of(name)
+    assert tokenizer.least_tokens(text) <= len(tokenizer.encode(text))
+
+
+def test_a_long_text_has_many_tokens() -> None:
+    for name in WHOLE:
+        tokenizer = tokenizer_of(name)
+        assert tokenizer.least_tokens("The weather is fine. " * 10_000) > 100
+
+
+@pytest.mark.parametrize("name", WHOLE)
 @given(text=text_with_specials)
 def test_decode_inverts_encode_with_special_tokens(name: str, text: str) -> None:
     text = written(name, text)
@@ -462,6 +475,7 @@ def test_an_spm_vocabulary_without_an_unknown_token_leaves_out_what_it_lacks() -
     )
     assert tokenizer.encode("aéa") == [4, 3]
     assert tokenizer.encode("aaa") == [4, 5]
+    assert tokenizer.least_tokens("é" * 100) == 0
 
 
 # --- hostile and odd files ---
