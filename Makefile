@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VOICE_PACKAGES := espeak-ng sox pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins
 WEB_PACKAGES := chromium chromium-driver fonts-roboto-unhinted fonts-nanum
-SERVICE_PACKAGES := systemd dbus libpam-systemd
+SERVICE_PACKAGES := systemd dbus libpam-systemd libfaketime
 WEB ?=
 ARCH ?= arm64
 RELEASE ?= bookworm
@@ -79,7 +79,7 @@ voice-packages:
 	apt-get update -qq
 	apt-get install -y -qq $(VOICE_PACKAGES) >/dev/null
 
-# for the tests of the service, which boot systemd in namespaces
+# for the tests of the service, which boot systemd in namespaces, and of clocks that jump
 service-packages:
 	apt-get update -qq
 	apt-get install -y -qq $(SERVICE_PACKAGES) >/dev/null

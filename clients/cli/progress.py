@@ -87,7 +87,7 @@ class Reporter:
         if self._bars is not None:
             self.clear()
         percent = ""
-        if progress.completed is not None and progress.total:
+        if progress.completed and progress.total:  # 0 % for a minute looks as if it hung
             percent = f" {100 * progress.completed // progress.total} %"
         width = max(20, _columns() - 8)
         sys.stderr.write(f"\r\x1b[K{cut(clean(progress.message), width)}{percent}")
