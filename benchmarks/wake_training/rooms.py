@@ -75,10 +75,8 @@ def noise(n: int, dbfs: float, r: random.Random) -> Sound:
             hum = sum(np.sin(2 * np.pi * base * k * t) / k for k in range(1, 6))
             found = found / found.std() + r.uniform(0.3, 2) * hum
         if r.random() < 0.2:  # it comes and goes
-            slow = np.interp(
-                np.arange(n), np.arange(0, n + 8000, 8000), rng.uniform(0.2, 1, n // 8000 + 2)
-            )
-            found = found * slow
+            at = np.arange(0, n + 8000, 8000)
+            found = found * np.interp(np.arange(n), at, rng.uniform(0.2, 1, at.size))
     return (found * 10 ** (dbfs / 20) / (found.std() + 1e-9)).astype(np.float32)
 
 

@@ -11,9 +11,9 @@ from benchmarks.wake_training.clips import CALLS, Clip, Studio
 BLOCK = 50
 """Clips in a file; of the long ones a tenth of it."""
 AMOUNTS = {
-    "near Korean": 60, "자비스": 800, "hey jarvis": 800, "near English": 25, "Jarvis": 10,
-    "jarvis": 200, "Korean": 65, "English": 50, "any language": 10, "neural English": 15,
-    "sounds": 10,
+    "near Korean": 400, "자비스": 3000, "hey jarvis": 1200,
+    "near English": 100, "Jarvis": 10, "jarvis": 200, "Korean": 900, "English": 300,
+    "any language": 60, "neural English": 15, "sounds": 60,
 }  # fmt: skip
 _studio: Studio | None = None
 

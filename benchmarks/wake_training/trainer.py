@@ -22,12 +22,13 @@ WINDOW: Final = 16
 SQUEEZED: Final = 32
 HIDDEN: Final = 48
 _BATCH_CALLS, _BATCH_OTHERS = 128, 384
-_RATE, _DECAY = 1.5e-3, 3e-3
+_RATE, _DECAY = 1.5e-3, 3e-2
 _SILENCED: Final = 0.25
 """So many windows begin with silence, as after SmallNetwork.reset()."""
-_NOISE: Final = 0.15
-"""Of an embedding's spread, added to it."""
-_DROPPED: Final = 0.2
+_NOISE: Final = 0.5
+"""Of an embedding's spread, added to it. With less of this, of what is dropped and of decay, or
+with more steps, what was learnt held for the voices of the training and less for others."""
+_DROPPED: Final = 0.5
 _LAYERS: Final = ("squeeze", "squeeze_bias", "hidden", "hidden_bias", "out", "out_bias")
 
 

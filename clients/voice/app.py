@@ -80,10 +80,10 @@ def prepare(settings: VoiceSettings, *, echo: bool = True) -> Parts:
 
 def default_wake_words(language: str, grammar: bool) -> list[str]:
     """Where none is chosen. grammar: whether the recogniser's model can listen for words."""
-    own = [WAKE_WORDS.get(language, "jarvis")]
+    word = WAKE_WORDS.get(language, "jarvis")
     if not is_installed():
-        return own
-    return [HEY_JARVIS, *own] if grammar else [HEY_JARVIS]
+        return [word]
+    return [HEY_JARVIS, word] if grammar or is_trained(word) else [HEY_JARVIS]
 
 
 def wake_word(recogniser: Recogniser, words: list[str], sensitivity: float) -> WakeWord:

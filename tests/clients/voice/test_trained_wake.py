@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clients.voice import trained_wake
+from clients.voice.app import default_wake_words
 from clients.voice.errors import ModelBroken
 from clients.voice.sound import BLOCK, RATE_HZ, Samples, resample
 from clients.voice.trained_wake import (
@@ -17,6 +19,8 @@ from clients.voice.trained_wake import (
 from clients.voice.wake import AnyWakeWord, Wake, WakeWord
 
 pytest.importorskip("pyopen_wakeword")
+
+JABISEU = "자비스"
 
 
 def said(text: str, voice: str = "en-us+m3") -> Samples:
@@ -47,15 +51,20 @@ def hear(listener: WakeWord, *sounds: Samples) -> tuple[Wake | None, int]:
 
 
 @pytest.mark.voice
-@pytest.mark.parametrize("voice", ["en-us+m3", "en-gb+f2", "en-gb-scotland+m1"])
+@pytest.mark.parametrize("voice", ["en-us+m3", "en-gb+f2", "en-gb-scotland+m1", "ko+m3", "ko+f2"])
 def test_the_word_and_what_follows_it(voice: str) -> None:
-    listener = TrainedWakeWord([HEY_JARVIS])
-    word, question = said("Hey Jarvis", voice), said("what is the capital of France", voice)
+    """Both words are listened for, and the one that was said is told."""
+    listener = TrainedWakeWord([HEY_JARVIS, JABISEU])
+    korean = voice.startswith("ko")
+    word = said("자비스" if korean else "Hey Jarvis", voice)
+    question = said(
+        "프랑스의 수도는 어디예요" if korean else "what is the capital of France", voice
+    )
     pause = noise(0.2)
     before = noise(1.5)
     found, heard = hear(listener, before, word, pause, question, noise(1.0))
     assert found is not None
-    assert found.word == HEY_JARVIS
+    assert found.word == (JABISEU if korean else HEY_JARVIS)
     assert found.distance <= 0.5
     end = before.size + word.size
     assert end - 0.2 * RATE_HZ < heard < end + 0.8 * RATE_HZ
@@ -66,7 +75,7 @@ def test_the_word_and_what_follows_it(voice: str) -> None:
 
 @pytest.mark.voice
 def test_other_words_do_not_wake() -> None:
-    listener = TrainedWakeWord([HEY_JARVIS])
+    listener = TrainedWakeWord([HEY_JARVIS, JABISEU])
     for text, voice in (
         ("hey Martin", "en-us+m3"),
         ("the service is closed", "en-us+m3"),
@@ -107,7 +116,19 @@ def test_which_words() -> None:
     assert is_trained("Hey Jarvis")
     assert is_trained("~/words/computer.tflite")
     assert not is_trained("jarvis")
-    assert not is_trained("자비스")
+    assert is_trained(JABISEU)
+
+
+def test_what_a_recogniser_knows_is_left_to_it_without_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert default_wake_words("ko", grammar=False) == [HEY_JARVIS, JABISEU]
+    assert default_wake_words("en", grammar=False) == [HEY_JARVIS]
+    assert default_wake_words("en", grammar=True) == [HEY_JARVIS, "jarvis"]
+    monkeypatch.setattr(trained_wake, "find_spec", lambda name: None)
+    assert not is_trained(JABISEU)
+    assert is_trained(HEY_JARVIS)  # who asks for it is told what is missing
+    assert default_wake_words("ko", grammar=True) == [JABISEU]
 
 
 def test_any_openwakeword_file(tmp_path: Path) -> None:
