@@ -97,6 +97,7 @@ def command(
         return
     if check_config:
         click.echo(_("the settings are fine"))
+        localise_engine()
         _check_model(loaded.config)
         return
     localise_engine()  # from here on the engine is needed, or soon will be
@@ -185,7 +186,7 @@ def _check_model(config: "configuration.Config") -> None:
     try:
         store.resolve(config.model)
         problem = store.show(config.model).problem
-    except StoreError as missing:
+    except (StoreError, OSError, RuntimeError) as missing:  # RuntimeError: ~ of nobody
         problem = str(missing)
     if problem:
         text = _("but the model: {problem}").format(problem=problem)

@@ -186,8 +186,12 @@ class ModelChanges:
         except BaseException:  # of memory that there is none of, and of mistakes
             text = _("the daemon failed on this request; see its log")
             reply(error("internal", text))
-            if self.engine is None:  # or it would seem to be loading for ever
+            self._memory.not_loaded()
+            # or it would seem to be loading for ever
+            if self.engine is None:
                 self._host.no_model(text, "internal")
+            elif not self._host.is_stopping():
+                self._host.ready()
             raise
 
     def _do(self, request: LoadRequest, reply: ReplyTo) -> None:
@@ -256,7 +260,13 @@ class ModelChanges:
         except Exception as problem:
             self._counts.model_load_failures += 1
             return _explain(name, problem)
-        self._use(source, engine, started)
+        try:
+            self._use(source, engine, started)
+        except BaseException:  # nobody else knows it, and it has the lock of its folder
+            self.engine, self.model, self._source = None, None, None
+            self._memory.unloaded()
+            _close(engine)
+            raise
         return None
 
     def _unload(self) -> None:

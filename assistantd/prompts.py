@@ -103,7 +103,7 @@ class Prompts:
             EngineError: the chat template failed.
         """
         request = job.request
-        _refuse_the_endless(request, engine)
+        _refuse_the_endless(request, self._config.chat.system, engine)
         if isinstance(request, Complete):
             tokenizer = engine.tokenizer
             ids = tokenizer.encode(request.prompt, add_bos=tokenizer.add_bos)
@@ -167,18 +167,20 @@ class Prompts:
         )
 
 
-def _refuse_the_endless(request: Chat | Complete, engine: "Engine") -> None:
+def _refuse_the_endless(request: Chat | Complete, default_system: str, engine: "Engine") -> None:
     """Megabytes take seconds to encode, in which nobody else is answered.
 
-    Raises PromptTooLongError: what was sent with the request alone does not fit the context.
+    Raises PromptTooLongError: what was sent cannot fit the context.
     """
     limit = engine.context_length - 1
     if isinstance(request, Complete):
         texts = [request.prompt]
-    elif request.messages is not None:
-        texts = [message.content for message in request.messages]
     else:
-        texts, limit = [request.text or ""], prompt_limit(engine.context_length)
+        texts = [request.system or default_system, request.text or ""]
+        # a template may leave out what the assistant has said, as thoughts
+        texts += [m.content for m in request.messages or [] if m.role != "assistant"]
+        if request.messages is None:
+            limit = prompt_limit(engine.context_length)
     least = sum(map(engine.tokenizer.least_tokens, texts))
     if least >= engine.context_length:
         raise PromptTooLongError(least - 1, limit, at_least=True)

@@ -9,6 +9,7 @@ Owns: the thread and its inbox. Leaves to others: jobs (answering.py), which mod
 (engine).
 """
 
+import contextlib
 import logging
 import queue
 import threading
@@ -125,9 +126,11 @@ class Scheduler:
             # the thread is busy with that, and accepts it only afterwards: after a minute at the
             # first start, when the kernels are compiled
             most = ARRIVING * self._config.limits.max_queue
-            if len(self._arriving) >= most:
+            own = sum(other.client == job.client for other in self._arriving)
+            if len(self._arriving) >= most or own >= self._config.limits.max_queue:
                 text = _("{message}, and {n} requests wait for it; try again in {s} s")
-                text = text.format(message=self.message, n=most, s=ARRIVING_RETRY_S)
+                n = len(self._arriving)
+                text = text.format(message=self.message, n=n, s=ARRIVING_RETRY_S)
                 self.answers.refuse(job, error("busy", text, 1000 * ARRIVING_RETRY_S))
                 return
             job.reply(Progress("load", self.message))
@@ -140,6 +143,8 @@ class Scheduler:
 
     def drop_client(self, client: bytes) -> None:
         """A client is gone: end all its requests."""
+        for job in [job for job in self._arriving if job.client == client]:
+            self._has_arrived(job)
         self._inbox.put(lambda: self.answers.drop_client(client))
 
     def load(self, request: LoadRequest) -> None:
@@ -368,8 +373,7 @@ class Scheduler:
     # --- accepting ---------------------------------------------------------------------------
 
     def _accept(self, job: Job) -> None:
-        if job in self._arriving:
-            self._arriving.remove(job)
+        self._has_arrived(job)
         if self._stop_at is not None:
             self.answers.refuse(job, stopping())
             return
@@ -382,6 +386,10 @@ class Scheduler:
             return
         if self._changes.engine is None or self._changes.requests:
             job.reply(Progress("queued", self.message or _("waiting for the model")))
+
+    def _has_arrived(self, job: Job) -> None:
+        with contextlib.suppress(ValueError):  # the other thread was first
+            self._arriving.remove(job)
 
     def _forget(self, found: Found, then: Callable[[OSError | None], None]) -> None:
         self.answers.end_forgotten(found)

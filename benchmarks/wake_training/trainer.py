@@ -181,7 +181,7 @@ class Trainer:
         return scores(self.arrays(), self._data.embeddings)
 
     def arrays(self) -> Weights:
-        """What SmallNetwork takes: the embeddings' spread goes into the first layer."""
+        """The network: the embeddings' spread goes into the first layer."""
         found = {name: self._weights[name].copy() for name in _LAYERS}
         found["squeeze"] = self._weights["squeeze"] / self._spread[:, None]
         found["squeeze_bias"] = self._weights["squeeze_bias"] - self._mean @ found["squeeze"]

@@ -51,8 +51,9 @@ def is_trained(word: str) -> bool:
 
     One of OWN that a recogniser may know, too, is left to it where pyopen-wakeword is missing.
     """
-    word = word.lower()
-    return word in WORDS or word.endswith(SUFFIX) or (word in OWN and is_installed())
+    if word.endswith(SUFFIX) or word.lower() in WORDS:
+        return True
+    return word.lower() in OWN and is_installed()
 
 
 def own_file(word: str) -> Path:

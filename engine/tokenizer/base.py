@@ -60,11 +60,8 @@ class Tokenizer(ABC):
         return ids
 
     def least_tokens(self, text: str) -> int:
-        """`encode` makes at least so many tokens of a text: quick to find, however long that is.
-
-        White space counts for nothing, as some vocabularies leave it out.
-        """
-        data = _valid(unprotect("".join(text.split()))).encode()
+        """`encode` makes at least so many tokens of a text: quick to find, however long that is."""
+        data = _valid(unprotect(text)).encode()
         return -(-len(data.translate(None, self._without_token)) // self._pieces.longest)
 
     @abstractmethod

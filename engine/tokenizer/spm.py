@@ -24,6 +24,7 @@ import sentencepiece
 
 from engine.errors import ModelFormatError
 from engine.tokenizer.base import Tokenizer
+from engine.tokenizer.special import unprotect
 from engine.tokenizer.vocab import (
     MAX_TOKENS,
     PREFIX,
@@ -61,6 +62,7 @@ class SpmTokenizer(Tokenizer):
         super().__init__("spm", vocabulary, pieces, adds_space_prefix=adds_space_prefix)
         if TokenType.BYTE not in vocabulary.types:
             self._without_token = bytes(range(256))  # where one is known or not
+        self._longest = max((len(_without_spaces(piece)) for piece in texts), default=1) or 1
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
         except RuntimeError as error:
@@ -134,11 +136,21 @@ class SpmTokenizer(Tokenizer):
         adds_space_prefix = bool(normalizer.get(_ADD_DUMMY_PREFIX, 1))
         return cls(vocabulary, texts, proto, adds_space_prefix=adds_space_prefix)
 
+    def least_tokens(self, text: str) -> int:
+        """See Tokenizer. Spaces count for nothing: runs of them may be left out."""
+        data = _without_spaces(text).translate(None, self._without_token)
+        return -(-len(data) // self._longest)
+
     def _encode_plain(self, text: str) -> Sequence[int]:
         ids: list[int] = self._processor.encode(text)
         if ids and max(ids) >= self.vocab_size:  # the stand-in that _model_proto may add
             return [token_id for token_id in ids if token_id < self.vocab_size]
         return ids
+
+
+def _without_spaces(text: str) -> bytes:
+    """As UTF-8, without white space, and without what this kind of vocabulary writes for it."""
+    return unprotect("".join(text.split())).replace("\u2581", "").encode("utf-8", "replace")
 
 
 def _piece(text: str, kind: int) -> bytes:

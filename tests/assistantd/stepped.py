@@ -41,6 +41,7 @@ class SteppedEngine:
         self.disk_refuses: OSError | None = None
         self.memory_calls: list[str | int | None] = []
         self.closed = False
+        self.closes = 0
         self.info = SimpleNamespace(
             architecture="llama", parameters=1, quantization="F32", n_layers=1, vocab_size=256
         )
@@ -115,6 +116,7 @@ class SteppedEngine:
 
     def close(self) -> None:
         self.closed = True
+        self.closes += 1
 
 
 class Running:
@@ -132,10 +134,20 @@ class Running:
             data_dir=str(folder / "d"),
             limits=limits,
         )
-        self.daemon = Daemon(config, load=lambda path, config, progress: self.engine)
+        self.loads = 0
+        self.daemon = Daemon(config, load=lambda path, config, progress: self._load())
         self.thread = threading.Thread(
             target=lambda: self.daemon.run(install_signals=False), name="daemon"
         )
+
+    def _load(self) -> SteppedEngine:
+        self.loads += 1
+        return self.engine
+
+    @property
+    def closes(self) -> int:
+        """How often what was loaded was closed."""
+        return self.engine.closes
 
     def __enter__(self) -> "Running":
         self.thread.start()

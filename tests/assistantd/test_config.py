@@ -89,6 +89,8 @@ def test_the_command(tmp_path: Path) -> None:
     no_model = run("--check-config", "--model", str(tmp_path / "none.gguf"))
     assert no_model.returncode == 0  # it may be put there later
     assert f"there is no file {tmp_path / 'none.gguf'}" in no_model.stderr
+    nobody = run("--check-config", "--model", "~nobodyatall/x.gguf")
+    assert nobody.returncode == 0 and "Traceback" not in nobody.stderr
     broken = write(tmp_path / "broken.gguf", "GGUF")
     assert "broken.gguf" in run("--check-config", "--model", str(broken)).stderr
     failed = run("--config", str(bad), "--check-config")

@@ -61,14 +61,29 @@ def test_no_memory_for_a_reply(running: Running, monkeypatch: pytest.MonkeyPatch
         assert still_works(client)
 
 
-@pytest.mark.parametrize("step", ["_unload", "_use"])
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [
+        ("_changes", "_unload"),
+        ("_changes", "_use"),
+        ("engine_memory", "loaded"),
+        ("_changes", "_say_loaded"),
+    ],
+)
 def test_no_memory_for_another_model(
-    running: Running, monkeypatch: pytest.MonkeyPatch, step: str
+    running: Running, monkeypatch: pytest.MonkeyPatch, owner: str, step: str
 ) -> None:
-    fail_once(monkeypatch, running.daemon._scheduler._changes, step)
+    scheduler = running.daemon._scheduler
+    running.engine.closed = False
+    fail_once(monkeypatch, getattr(scheduler, owner), step)
     with running.client() as client:
         with pytest.raises(InternalError):
             client.load(str(running.daemon._config.model))
+        is_in_use = scheduler.model is not None
+        assert client.status().state == ("ready" if is_in_use else "no_model")
+        assert is_in_use == (step in ("_unload", "_say_loaded"))
+        assert running.engine.closed == (step != "_unload")  # the old one, or the new one, too
+        assert running.loads - running.closes == is_in_use
         assert still_works(client)
 
 

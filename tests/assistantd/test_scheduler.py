@@ -83,6 +83,24 @@ def test_a_crowd_that_comes_while_a_model_is_loaded(tmp_path: Path) -> None:
         assert {last.get(timeout=WAIT_S)[0] for _ in range(most)} == set(range(most))
 
 
+def test_one_client_alone_while_a_model_is_loaded(tmp_path: Path) -> None:
+    """It takes nobody's place, and when it is gone its own is free."""
+    replies: queue.Queue[Reply] = queue.Queue()
+
+    def ask(client: bytes, number: int) -> Reply:
+        scheduler.submit(Job(client, b"%d" % number, Chat(text="Hello"), replies.put))
+        return replies.get(timeout=WAIT_S)
+
+    with loading(tmp_path, LimitsConfig(max_queue=3)) as (scheduler, _go_on):
+        for number in range(3):
+            assert isinstance(ask(b"greedy", number), Progress)
+        told = ask(b"greedy", 3)
+        assert isinstance(told, Error) and told.error.code == "busy"
+        assert isinstance(ask(b"modest", 1), Progress)
+        scheduler.drop_client(b"greedy")
+        assert isinstance(ask(b"greedy", 4), Progress)
+
+
 def test_the_budget_is_known_without_a_model(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "sessions.db")
     config = Config(memory_budget="300M")

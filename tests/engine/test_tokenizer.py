@@ -196,7 +196,7 @@ def test_decode_inverts_encode(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-@given(text=st.one_of(text_with_specials, any_text, st.text("ab \x04\u200b", max_size=99)))
+@given(text=st.one_of(text_with_specials, any_text, st.text("ab \n\x04\u200b▁", max_size=99)))
 def test_there_are_no_fewer_tokens(name: str, text: str) -> None:
     tokenizer = tokenizer_of(name)
     assert tokenizer.least_tokens(text) <= len(tokenizer.encode(text))
@@ -205,7 +205,9 @@ def test_there_are_no_fewer_tokens(name: str, text: str) -> None:
 def test_a_long_text_has_many_tokens() -> None:
     for name in WHOLE:
         tokenizer = tokenizer_of(name)
-        assert tokenizer.least_tokens("The weather is fine. " * 10_000) > 100
+        assert tokenizer.least_tokens("The weather is fine. " * 10_000) > 1000
+    assert tokenizer_of("smollm2").least_tokens("\n" * 200_000) > 1000
+    assert tokenizer_of("llama-spm").least_tokens("▁" * 99 + "a") == 1
 
 
 @pytest.mark.parametrize("name", WHOLE)
