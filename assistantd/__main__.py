@@ -182,10 +182,8 @@ def _check_model(config: "configuration.Config") -> None:
     """Say what is wrong with the model, which may be put there later."""
     from assistantd.models import ModelStore, StoreError
 
-    store = ModelStore(config.data_path / "models")
     try:
-        store.resolve(config.model)
-        problem = store.show(config.model).problem
+        problem = ModelStore(config.data_path / "models").show(config.model).problem
     except (StoreError, OSError, RuntimeError) as missing:  # RuntimeError: ~ of nobody
         problem = str(missing)
     if problem:

@@ -263,9 +263,8 @@ class ModelChanges:
         try:
             self._use(source, engine, started)
         except BaseException:  # nobody else knows it, and it has the lock of its folder
-            self.engine, self.model, self._source = None, None, None
-            self._memory.unloaded()
-            _close(engine)
+            self.engine = engine
+            self._unload()
             raise
         return None
 

@@ -16,6 +16,7 @@ Source: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_mo
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,7 +63,6 @@ class SpmTokenizer(Tokenizer):
         super().__init__("spm", vocabulary, pieces, adds_space_prefix=adds_space_prefix)
         if TokenType.BYTE not in vocabulary.types:
             self._without_token = bytes(range(256))  # where one is known or not
-        self._longest = max((len(_without_spaces(piece)) for piece in texts), default=1) or 1
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
         except RuntimeError as error:
@@ -138,19 +138,20 @@ class SpmTokenizer(Tokenizer):
 
     def least_tokens(self, text: str) -> int:
         """See Tokenizer. Spaces count for nothing: runs of them may be left out."""
-        data = _without_spaces(text).translate(None, self._without_token)
-        return -(-len(data) // self._longest)
+        words = unprotect("".join(text.split())).replace(SPACE, "").encode("utf-8", "replace")
+        return -(-len(words.translate(None, self._without_token)) // self._longest)
+
+    @cached_property
+    def _longest(self) -> int:
+        """Bytes of the longest token, without spaces; found when it is needed, not at the start."""
+        pieces = (self._pieces[token_id] for token_id in range(self.vocab_size))
+        return max(1, max(len(piece.replace(b" ", b"")) for piece in pieces))
 
     def _encode_plain(self, text: str) -> Sequence[int]:
         ids: list[int] = self._processor.encode(text)
         if ids and max(ids) >= self.vocab_size:  # the stand-in that _model_proto may add
             return [token_id for token_id in ids if token_id < self.vocab_size]
         return ids
-
-
-def _without_spaces(text: str) -> bytes:
-    """As UTF-8, without white space, and without what this kind of vocabulary writes for it."""
-    return unprotect("".join(text.split())).replace("\u2581", "").encode("utf-8", "replace")
 
 
 def _piece(text: str, kind: int) -> bytes:
